@@ -1,0 +1,1 @@
+"""A distributed pool of long-lived LLM agents on Ray."""

@@ -1,0 +1,62 @@
+"""What a turn talks to: the contract between raypool and a model.
+
+A backend is made by the user, travels to every worker, and opens sessions there.
+`raypool.testing.BackendContract` checks that one keeps the promises below.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+
+from raypool.agent import SessionOptions
+from raypool.events import Event
+from raypool.task import Content
+
+
+class Session(ABC):
+    """One conversation with a backend.
+
+    A session remembers its turns: a second `prompt` continues the conversation.
+    Its turns never overlap; sessions of one backend run side by side.
+    """
+
+    id: str | None = None
+
+    @abstractmethod
+    def prompt(self, prompt: Content) -> AsyncIterator[Event]:
+        """Run one turn.
+
+        Yields any number of events, the last of which is one `result` or one
+        `error`; nothing comes after it, and nothing is raised for what goes
+        wrong with the provider. A turn that ended in an error, or that was
+        cancelled, leaves the conversation as it was before it.
+        """
+
+    async def close(self) -> None:
+        """Forget the conversation and free what it holds."""
+
+
+class Backend(ABC):
+    """A source of sessions. Instances must pickle; connections belong into `open`."""
+
+    name: str = ""
+    """The backend's short name, as status and errors show it."""
+
+    def prepare(self) -> Backend:
+        """The backend that travels to the workers; called once, where `Pool.start` runs.
+
+        Raises:
+            PoolStartError: it can be seen from here that no turn would succeed.
+        """
+        return self
+
+    async def open(self) -> None:
+        """Connect or load; called once in each worker's process, before the first session."""
+
+    @abstractmethod
+    async def start(self, options: SessionOptions) -> Session:
+        """Open a session. Cheap: a pool may open one for every task."""
+
+    async def close(self) -> None:
+        """Free what `open` made; called once, as the worker stops."""

@@ -1,0 +1,106 @@
+"""What the ledger keeps of a task: what was accepted, and how it ended."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from raypool.errors import Cause
+from raypool.response import TaskResult
+from raypool.task import Content
+from raypool.usage import Usage
+
+EndState: TypeAlias = Literal["completed", "failed", "cancelled"]
+
+
+class AcceptedTask(msgspec.Struct, frozen=True):
+    """A task as it was accepted.
+
+    Attributes:
+        number: its place in the order of acceptance, from 1; never used again.
+        id: its name.
+        prompt: what was asked.
+        role: the role that must answer.
+        metadata: whatever JSON can hold.
+        timeout: the longest that one turn may run, in seconds.
+    """
+
+    number: int
+    id: str
+    prompt: Content
+    role: str | None = None
+    metadata: Any = None
+    timeout: float | None = None
+
+
+class StoredCause(msgspec.Struct, frozen=True):
+    """What a task failed with, as text: nothing read from a ledger is unpickled.
+
+    Attributes:
+        kind: the name of the error class that the task's future raises.
+        type: the class name of the exception, or the provider's error type.
+        message: what it said.
+        traceback: the traceback as text.
+    """
+
+    kind: str
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a task ended; a task has one, and the first recorded is the one.
+
+    Attributes:
+        number: the task's number.
+        state: `completed`, `failed` or `cancelled`.
+        worker: the worker it was given to last.
+        attempts: how many attempts were made.
+        completed_at: when it ended, in milliseconds since the epoch.
+        duration_ms: how long its last turn ran, in milliseconds.
+        text: the answer, when completed.
+        usage: tokens spent.
+        model: the model that answered.
+        stop_reason: why the model stopped.
+        session_id: the conversation it belonged to.
+        cost_usd: what it cost in USD; `None` when no price is known.
+        cause: what it failed with, or why it was cancelled.
+    """
+
+    number: int
+    state: EndState
+    worker: str | None
+    attempts: int
+    completed_at: int
+    duration_ms: float | None = None
+    text: str | None = None
+    usage: Usage = Usage()
+    model: str | None = None
+    stop_reason: str | None = None
+    session_id: str | None = None
+    cost_usd: float | None = None
+    cause: StoredCause | None = None
+
+
+def task_result(task: AcceptedTask, ending: Ending) -> TaskResult:
+    """The public record of a task that has ended."""
+    cause = ending.cause
+    return TaskResult(
+        id=task.id,
+        worker=ending.worker,
+        role=task.role,
+        prompt=task.prompt,
+        state=ending.state,
+        text=ending.text,
+        usage=ending.usage,
+        duration_ms=ending.duration_ms,
+        completed_at=ending.completed_at,
+        attempts=ending.attempts,
+        error=Cause(cause.type, cause.message, cause.traceback) if cause else None,
+        metadata=task.metadata,
+        model=ending.model,
+        stop_reason=ending.stop_reason,
+        cost_usd=ending.cost_usd,
+    )

@@ -1,0 +1,160 @@
+"""A task: a prompt with an id, and what is asked about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+import uuid_utils
+
+from raypool.errors import InvalidTask
+
+Content: TypeAlias = str | list[dict[str, Any]]
+"""A prompt: text, or Messages-API messages that end with the user's."""
+
+State: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
+
+MAX_ID_LENGTH = 512
+_BLOCK_TYPES = ("text", "image")
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A prompt and what is asked about it.
+
+    Attributes:
+        prompt: a text, or a list of Messages-API messages that ends with the user's.
+        role: the role that must answer; `None` for any worker.
+        id: the task's name for ever; `None` makes a time-ordered unique one.
+        metadata: whatever JSON can hold; comes back on the result.
+        timeout: the longest that one turn may run, in seconds; `None` means the pool's.
+    """
+
+    prompt: Content
+    role: str | None = msgspec.field(default=None)
+    id: str | None = None
+    metadata: Any = None
+    timeout: float | None = None
+
+
+def new_task_id() -> str:
+    """A unique id that sorts by the time it was made (RFC 9562, version 7)."""
+    return str(uuid_utils.uuid7())
+
+
+def check_task(task: Task) -> None:
+    """Refuse a task that nobody could answer.
+
+    Raises:
+        InvalidTask: says which part of the task is wrong, and why.
+    """
+    check_prompt(task.prompt)
+    if task.id is not None:
+        _check_id(task.id)
+    if task.role is not None and not isinstance(task.role, str):
+        raise InvalidTask(f"role must be a text or None, got {task.role!r}")
+    if task.timeout is not None:
+        _check_timeout(task.timeout)
+    if task.metadata is not None:
+        _check_metadata(task.metadata)
+
+
+def check_prompt(prompt: object) -> None:
+    """Refuse a prompt that is empty, of the wrong kind, or not valid Unicode.
+
+    Raises:
+        InvalidTask: says what the prompt must be, and what came.
+    """
+    if isinstance(prompt, str):
+        _check_text(prompt, "the prompt")
+    elif isinstance(prompt, list):
+        _check_messages(prompt)
+    else:
+        raise InvalidTask(
+            f"a prompt must be a text or a list of messages, got {type(prompt).__name__}"
+        )
+
+
+def _check_text(text: str, what: str) -> None:
+    if not text or text.isspace():
+        raise InvalidTask(f"{what} is empty")
+    _check_unicode(text, what)
+
+
+def _check_unicode(text: str, what: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidTask(
+            f"{what} has a lone surrogate (U+{ord(text[error.start]):04X}) at character "
+            f"{error.start}; decode the input with errors='replace' or drop it"
+        ) from None
+
+
+def _check_id(task_id: object) -> None:
+    if not isinstance(task_id, str) or not task_id or len(task_id) > MAX_ID_LENGTH:
+        raise InvalidTask(
+            f"a task's id must be a text of 1 to {MAX_ID_LENGTH} characters, got {task_id!r:.80}"
+        )
+    _check_unicode(task_id, "the id")
+
+
+def _check_timeout(timeout: object) -> None:
+    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if not is_number or not timeout > 0:  # type: ignore[operator]
+        raise InvalidTask(f"timeout must be a number of seconds above 0, got {timeout!r}")
+
+
+def _check_metadata(metadata: object) -> None:
+    try:
+        msgspec.json.encode(metadata)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidTask(f"metadata must be what JSON can hold: {error}") from None
+
+
+def _check_messages(messages: list[Any]) -> None:
+    if not messages:
+        raise InvalidTask("the prompt is empty: a list of messages needs at least one")
+    for place, message in enumerate(messages):
+        _check_message(message, f"message {place}")
+    if messages[-1]["role"] != "user":
+        raise InvalidTask("the last message must be the user's, got the assistant's")
+
+
+def _check_message(message: object, where: str) -> None:
+    if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+        raise InvalidTask(f"{where} must be {{'role': …, 'content': …}}, got {_outline(message)}")
+    if message["role"] not in ("user", "assistant"):
+        raise InvalidTask(f"{where}: role must be 'user' or 'assistant', got {message['role']!r}")
+    content = message["content"]
+    if isinstance(content, str):
+        _check_text(content, where)
+    elif isinstance(content, list) and content:
+        for block in content:
+            _check_block(block, where)
+    else:
+        raise InvalidTask(f"{where}: content must be a text or a list of blocks that is not empty")
+
+
+def _check_block(block: object, where: str) -> None:
+    if not isinstance(block, Mapping) or block.get("type") not in _BLOCK_TYPES:
+        raise InvalidTask(f"{where}: a block must be of type text or image, got {_outline(block)}")
+    if block["type"] == "text":
+        if not isinstance(block.get("text"), str):
+            raise InvalidTask(f"{where}: a text block must have a 'text'")
+        _check_text(block["text"], where)
+    elif not isinstance(block.get("source"), Mapping):
+        raise InvalidTask(f"{where}: an image block must have a 'source'")
+    try:
+        msgspec.json.encode(block)
+    except (TypeError, ValueError) as error:
+        raise InvalidTask(f"{where}: a block must be what JSON can hold: {error}") from None
+
+
+def _outline(value: object) -> str:
+    """What kind of thing came, without showing what is in it."""
+    if isinstance(value, Mapping):
+        return "keys " + ", ".join(sorted(map(repr, value)))
+    return type(value).__name__
