@@ -80,14 +80,14 @@ class Agent:
 
     def init_agent(
         self, start: AgentStart
-    ) -> SessionOptions | None | Awaitable[SessionOptions | None]:
+    ) -> SessionOptions | Awaitable[SessionOptions | None] | None:
         """Runs once, as the worker starts; `None` means the default `SessionOptions`.
 
         Raising means that the worker failed to start, and with it the pool.
         """
         return None
 
-    def handle_response(self, turn: Turn, response: Response) -> None | Awaitable[None]:
+    def handle_response(self, turn: Turn, response: Response) -> Awaitable[None] | None:
         """Runs when a turn has finished, before its task ends.
 
         Raising fails the task; it is not tried again.

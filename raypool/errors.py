@@ -44,7 +44,7 @@ class PoolFull(RaypoolError):
 
 
 class InvalidTask(RaypoolError, ValueError):
-    """Raised when a task cannot be asked: a bad prompt, option, or a known id with another question."""
+    """Raised when a task cannot be asked: a bad prompt or option, a known id with another prompt."""
 
 
 class UnknownRole(RaypoolError, LookupError):

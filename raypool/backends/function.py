@@ -30,9 +30,7 @@ class FunctionBackend(Backend):
     name = "function"
 
     def __init__(self, fn: Function, *, retryable: Retryable | None = None) -> None:
-        if not inspect.iscoroutinefunction(fn) and not inspect.iscoroutinefunction(
-            getattr(fn, "__call__", None)
-        ):
+        if not inspect.iscoroutinefunction(fn):
             raise TypeError(f"fn must be an async function of (prompt, options), got {fn!r}")
         self.fn = fn
         self.retryable = retryable
@@ -51,7 +49,7 @@ class _FunctionSession(Session):
         asked = self._with_history(prompt)
         try:
             answer = await self._backend.fn(asked, self._options)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever the user's function raises
             yield self._failure(error)
             return
         if isinstance(answer, str):

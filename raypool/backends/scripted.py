@@ -77,7 +77,7 @@ class _ScriptedSession(Session):
             return
         try:
             reply = await self._backend.reply(text)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever the script raises
             yield error_event(error)
             return
         if isinstance(reply, str):
