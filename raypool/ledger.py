@@ -1,0 +1,129 @@
+"""Where accepted tasks and their endings are kept, whatever the database.
+
+A ledger is plain and synchronous. One thread may write while another reads; a read sees what was
+committed before it began. Every method raises `LedgerError`, and nothing else, when the database
+fails: the message says what happened to which ledger and what to do. A write that raised has left
+nothing behind, and may be tried again.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from raypool.records import AcceptedTask, Ending
+from raypool.usage import Usage
+
+
+class KnownTask(msgspec.Struct, frozen=True):
+    """A task that the ledger holds.
+
+    Attributes:
+        task: as it was accepted.
+        ending: how it ended; `None` when it is unfinished.
+    """
+
+    task: AcceptedTask
+    ending: Ending | None = None
+
+
+class EndedTask(msgspec.Struct, frozen=True):
+    """A task that has ended, with its place in the order of completion.
+
+    Attributes:
+        position: grows from one recorded ending to the next, from 1, with gaps; never used again.
+        task: as it was accepted.
+        ending: how it ended.
+    """
+
+    position: int
+    task: AcceptedTask
+    ending: Ending
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ledger holds, in sums.
+
+    Attributes:
+        unfinished: accepted tasks without an ending.
+        completed: tasks that ended `completed`.
+        failed: tasks that ended `failed`.
+        cancelled: tasks that ended `cancelled`.
+        usage: tokens of every ended task.
+        cost_usd: what the ended tasks with a known price cost, in USD.
+        unpriced: completed tasks without a cost.
+        last_number: the highest number ever accepted; 0 when none.
+        last_position: the highest position ever given to an ending; 0 when none.
+    """
+
+    unfinished: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    usage: Usage = Usage()
+    cost_usd: float = 0.0
+    unpriced: int = 0
+    last_number: int = 0
+    last_position: int = 0
+
+
+class Ledger(Protocol):
+    """The tasks of one pool and how they ended; open for one pool at a time."""
+
+    @abstractmethod
+    def write(
+        self, tasks: Sequence[AcceptedTask], endings: Sequence[Ending]
+    ) -> dict[int, KnownTask]:
+        """Accept `tasks`, then record `endings`, in one transaction: all of it or nothing.
+
+        A task whose id is known already, from before or from earlier in `tasks`, is left out;
+        what is stored under that id when the transaction commits is returned by the number that
+        the task came with. Of a task's endings the first is kept and later ones are ignored.
+
+        Raises:
+            LedgerError: also when a new task has a number that was used before, or an ending is
+                of a task that was never accepted.
+        """
+
+    def accept(self, tasks: Sequence[AcceptedTask]) -> dict[int, KnownTask]:
+        """Accept `tasks` in one transaction; see `write`."""
+        return self.write(tasks, ())
+
+    def record(self, endings: Sequence[Ending]) -> None:
+        """Record `endings` in one transaction; see `write`."""
+        self.write((), endings)
+
+    @abstractmethod
+    def find(self, task_id: str) -> KnownTask | None:
+        """The task of that id, `None` when the ledger has none."""
+
+    @abstractmethod
+    def unfinished(self, after: int, limit: int) -> list[AcceptedTask]:
+        """At most `limit` tasks without an ending, by number, from the first above `after`."""
+
+    @abstractmethod
+    def ended(self, after: int, limit: int) -> list[EndedTask]:
+        """At most `limit` ended tasks, by position, from the first above `after`."""
+
+    @abstractmethod
+    def totals(self) -> Totals:
+        """What the ledger holds, in sums; takes the same short time however much that is."""
+
+    @abstractmethod
+    def requeue_failed(self) -> int:
+        """Forget the endings of failed tasks, so that they are unfinished again; how many."""
+
+    @abstractmethod
+    def meta(self, key: str) -> str | None:
+        """What `set_meta` last kept under `key`, `None` when nothing was."""
+
+    @abstractmethod
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep `value` under `key`: the pool's name, the settings of a run."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let another pool open the ledger; a second call does nothing."""
