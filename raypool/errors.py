@@ -44,7 +44,7 @@ class PoolFull(RaypoolError):
 
 
 class InvalidTask(RaypoolError, ValueError):
-    """Raised when a task cannot be asked: a bad prompt or option, a known id with another prompt."""
+    """Raised when a task cannot be asked: a bad prompt or option, a known id asked otherwise."""
 
 
 class UnknownRole(RaypoolError, LookupError):

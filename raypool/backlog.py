@@ -1,0 +1,112 @@
+"""Tasks that were accepted and not sent to a worker yet."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+
+from raypool.messages import Assignment
+from raypool.records import AcceptedTask
+from raypool.retries import Tries
+
+
+class TaskRecord:
+    """A task that has not ended, as the dispatcher knows it.
+
+    Attributes:
+        task: what was accepted.
+        tries: the attempts behind it.
+        worker: the name of the worker it was given to, once it was.
+        watchers: (client, ticket) of every future that waits for it.
+        is_cancelled: its cancellation was asked for.
+        has_ended: its end has been decided.
+    """
+
+    __slots__ = ("has_ended", "is_cancelled", "task", "tries", "watchers", "worker")
+
+    def __init__(self, task: AcceptedTask) -> None:
+        self.task = task
+        self.tries = Tries()
+        self.worker: str | None = None
+        self.watchers: list[tuple[str, int]] = []
+        self.is_cancelled = False
+        self.has_ended = False
+
+    @property
+    def number(self) -> int:
+        """The task's place in the order of acceptance."""
+        return self.task.number
+
+    def assignment(self) -> Assignment:
+        """The next attempt, as it is sent to a worker."""
+        task = self.task
+        return Assignment(
+            task.number,
+            task.id,
+            task.prompt,
+            self.tries.attempts + 1,
+            task.role,
+            task.metadata,
+            task.timeout,
+        )
+
+
+class Line:
+    """The tasks that wait for one worker, in the order in which they were accepted.
+
+    A task that comes back for another attempt takes the place it had.
+    """
+
+    def __init__(self) -> None:
+        self._fresh: deque[TaskRecord] = deque()
+        self._returned: list[tuple[int, TaskRecord]] = []
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, record: TaskRecord) -> None:
+        """Add a task that was accepted after every other in the line."""
+        self._fresh.append(record)
+        self._length += 1
+
+    def put_back(self, record: TaskRecord) -> None:
+        """Add a task where its number belongs."""
+        heapq.heappush(self._returned, (record.number, record))
+        self._length += 1
+
+    def discard(self, record: TaskRecord) -> None:
+        """Forget a task that is in the line; it must have ended."""
+        assert record.has_ended
+        self._length -= 1
+
+    def take(self, count: int) -> list[TaskRecord]:
+        """Remove and return the first `count` tasks, or all there are."""
+        taken: list[TaskRecord] = []
+        while len(taken) < count and (record := self._pop()):
+            taken.append(record)
+        self._length -= len(taken)
+        return taken
+
+    def clear(self) -> list[TaskRecord]:
+        """Remove and return every task."""
+        return self.take(self._length)
+
+    def first_number(self) -> int | None:
+        """The lowest number in the line."""
+        self._drop_ended()
+        heads = [number for number, _ in self._returned[:1]]
+        heads += [self._fresh[0].number] if self._fresh else []
+        return min(heads, default=None)
+
+    def _pop(self) -> TaskRecord | None:
+        self._drop_ended()
+        if self._returned and (not self._fresh or self._returned[0][0] < self._fresh[0].number):
+            return heapq.heappop(self._returned)[1]
+        return self._fresh.popleft() if self._fresh else None
+
+    def _drop_ended(self) -> None:
+        while self._fresh and self._fresh[0].has_ended:
+            self._fresh.popleft()
+        while self._returned and self._returned[0][1].has_ended:
+            heapq.heappop(self._returned)

@@ -1,0 +1,122 @@
+"""The settings of a pool: checked once at the door, then passed down whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Options(BaseModel):
+    """A frozen set of options whose wrong values are one-line errors."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
+    )
+
+    def __init__(self, **values: Any) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: names the option, what it must be, and what came.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ValueError(_first_problem(error)) from None
+
+
+class RetryPolicy(Options):
+    """How often, and after how long, a task is tried again.
+
+    Attributes:
+        max_attempts: attempts in all, the first one included.
+        max_deaths: how many of a task's workers may die before it fails.
+        initial_seconds: the longest first wait; it doubles with every attempt.
+        max_seconds: the longest wait of all, unless the provider asks for more.
+    """
+
+    max_attempts: Annotated[int, Field(ge=1)] = 4
+    max_deaths: Annotated[int, Field(ge=1)] = 3
+    initial_seconds: Seconds = 0.5
+    max_seconds: Seconds = 60.0
+
+
+class PoolConfig(Options):
+    """Everything that `Pool.start` was told and that can be checked before anything starts."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    namespace: Annotated[str, Field(min_length=1)] = "raypool"
+    size: Annotated[int, Field(ge=1)] | None = None
+    roles: dict[Annotated[str, Field(min_length=1)], Annotated[int, Field(ge=1)]] | None = None
+    role: Annotated[str, Field(min_length=1)] = "research assistant"
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 1
+    memory: Literal["task", "worker"] = "task"
+    routing: Literal["round_robin"] = "round_robin"
+    mailbox_limit: Annotated[int, Field(ge=1)] | None = None
+    retry: RetryPolicy = RetryPolicy()
+    turn_timeout: Seconds = 600.0
+    start_timeout: Seconds = 120.0
+    max_pending: Annotated[int, Field(ge=1)] = 100_000
+    ledger: str | None = None
+    detached: bool = False
+    worker_resources: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if (self.size is None) == (self.roles is None):
+            raise ValueError("size or roles must be given, and not both")
+        if self.roles is not None and not self.roles:
+            raise ValueError("roles must name at least one role, got {}")
+        if self.memory == "worker" and self.concurrency > 1:
+            raise ValueError(
+                'concurrency must be 1 with memory="worker" (its turns are one conversation), '
+                f"got {self.concurrency}"
+            )
+        return self
+
+    @property
+    def crew(self) -> list[str]:
+        """The role of each worker, in the order of their numbers."""
+        if self.roles is None:
+            return [self.role] * (self.size or 0)
+        return [role for role, count in self.roles.items() for _ in range(count)]
+
+
+_SHOULD = re.compile(r"^(Input|Value|String|List|Dictionary) should ")
+
+
+def _first_problem(error: ValidationError) -> str:
+    """`option must be …, got …`, of the first wrong value."""
+    problem = error.errors(include_url=False)[0]
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    option = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    if problem["type"] == "extra_forbidden":
+        return f"there is no option {option!r}"
+    message = _SHOULD.sub("must ", problem["msg"])
+    return f"{option} {message}, got {problem['input']!r:.80}"
+
+
+def check_resources(resources: object) -> dict[str, Any]:
+    """`worker_resources` as options of a Ray actor; workers fit anywhere by default.
+
+    Raises:
+        TypeError: it is not a mapping.
+        ValueError: names the key that is not a resource.
+    """
+    if resources is None:
+        return {"num_cpus": 0}
+    if not isinstance(resources, Mapping):
+        raise TypeError(f"worker_resources must be a mapping, got {resources!r:.80}")
+    known = ("num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "label_selector")
+    for key in resources:
+        if key not in known:
+            raise ValueError(f"worker_resources must name {', '.join(known)}, got {key!r}")
+    return {"num_cpus": 0, **resources}

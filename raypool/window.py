@@ -1,0 +1,48 @@
+"""How many tasks a worker may hold: as many as it runs, and a few to go on with."""
+
+from __future__ import annotations
+
+PREFETCH_SECONDS = 0.02
+MIN_PREFETCH = 2
+MAX_PREFETCH = 512
+_SAMPLE_SECONDS = 0.005
+_WEIGHT_OF_NEW = 0.3
+
+
+class Window:
+    """Tells how many tasks to send to one worker now.
+
+    A worker may hold `concurrency` tasks and, beyond them, what it ends in 20 ms
+    (at least 2, at most 512 or `mailbox_limit`): so slow turns are given out one at
+    a time, as late as possible, and fast ones in large envelopes.
+    """
+
+    def __init__(self, concurrency: int, mailbox_limit: int | None = None) -> None:
+        self._concurrency = concurrency
+        self._most = MAX_PREFETCH if mailbox_limit is None else min(mailbox_limit, MAX_PREFETCH)
+        self._rate = 0.0
+        self._ended = 0
+        self._since: float | None = None
+
+    @property
+    def prefetch(self) -> int:
+        """Tasks that a worker may hold beyond those it runs."""
+        return max(1, min(max(MIN_PREFETCH, int(self._rate * PREFETCH_SECONDS)), self._most))
+
+    def room(self, held: int) -> int:
+        """How many tasks to send to a worker that holds `held`; 0 until it pays to send."""
+        prefetch = self.prefetch
+        room = self._concurrency + prefetch - held
+        return room if room * 2 >= prefetch else 0
+
+    def ended(self, count: int, now: float) -> None:
+        """Note that the worker has ended `count` tasks; `now` in monotonic seconds."""
+        if self._since is None:
+            self._since = now
+            return
+        self._ended += count
+        elapsed = now - self._since
+        if elapsed >= _SAMPLE_SECONDS:
+            self._rate += _WEIGHT_OF_NEW * (self._ended / elapsed - self._rate)
+            self._ended = 0
+            self._since = now
