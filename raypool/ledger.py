@@ -17,6 +17,9 @@ import msgspec
 from raypool.records import AcceptedTask, Ending
 from raypool.usage import Usage
 
+POOL_NAME = "pool_name"
+"""The `meta` key of the name of the pool that the ledger belongs to."""
+
 
 class KnownTask(msgspec.Struct, frozen=True):
     """A task that the ledger holds.
@@ -79,6 +82,8 @@ class Ledger(Protocol):
     ) -> dict[int, KnownTask]:
         """Accept `tasks`, then record `endings`, in one transaction: all of it or nothing.
 
+        An ending is recorded whatever its texts hold: what is not Unicode in them becomes U+FFFD.
+
         A task whose id is known already, from before or from earlier in `tasks`, is left out;
         what is stored under that id when the transaction commits is returned by the number that
         the task came with. Of a task's endings the first is kept and later ones are ignored.
@@ -102,11 +107,17 @@ class Ledger(Protocol):
 
     @abstractmethod
     def unfinished(self, after: int, limit: int) -> list[AcceptedTask]:
-        """At most `limit` tasks without an ending, by number, from the first above `after`."""
+        """At most `limit` tasks without an ending, by number, from the first above `after`.
+
+        Fewer come when they are long; none when there are no more.
+        """
 
     @abstractmethod
     def ended(self, after: int, limit: int) -> list[EndedTask]:
-        """At most `limit` ended tasks, by position, from the first above `after`."""
+        """At most `limit` ended tasks, by position, from the first above `after`.
+
+        Fewer come when they are long; none when there are no more.
+        """
 
     @abstractmethod
     def totals(self) -> Totals:

@@ -1,0 +1,250 @@
+"""The ledger in a SQLite file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from raypool import sqlite_rows as rows
+from raypool.ledger import POOL_NAME, EndedTask, KnownTask, Ledger, Totals
+from raypool.records import AcceptedTask, Ending
+from raypool.sqlite_file import SqliteFile, ledger_errors, open_beside
+from raypool.usage import Usage
+
+_FRESH_DIRECTORY_PREFIX = "raypool-"
+_MOST_ROWS = 512
+_MOST_IDS = 2048
+_FIRST_ROWS = 16
+_PAGE_CHARACTERS = 16_000_000
+
+K = TypeVar("K")
+
+
+class SqliteLedger(Ledger):
+    """The ledger in a SQLite file, made when it is missing, held until `close`.
+
+    What is committed survives the death of every process, and of the machine: `synchronous` is
+    FULL, since a task is accepted when it is committed and an answer was paid for. That costs one
+    `fsync` per transaction, which the tasks of a group share. A temporary ledger is gone with its
+    pool anyway, so it has `synchronous` OFF: it survives processes, not the machine.
+
+    Others may read the file at any time, as `sqlite3 -readonly` does.
+
+    Args:
+        path: the file; `None` makes a temporary one in a fresh directory.
+        temporary: remove the file on `close`.
+
+    Raises:
+        LedgerError: the file cannot be used, or another pool uses it.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, temporary: bool = False
+    ) -> None:
+        self._is_temporary = temporary or path is None
+        self._file = SqliteFile(
+            _fresh_path() if path is None else Path(path).absolute(),
+            temporary=self._is_temporary,
+        )
+
+    @staticmethod
+    def peek_name(path: str | os.PathLike[str]) -> str | None:
+        """The name of the pool that the ledger at `path` belongs to, also while one has it.
+
+        `None` when there is no such file, or no pool has named itself in it.
+
+        Raises:
+            LedgerError: the file cannot be read, or is not a ledger.
+        """
+        path = Path(path).absolute()
+        with ledger_errors(path):
+            if not path.exists() or path.stat().st_size == 0:
+                return None
+            with closing(open_beside(path)) as reader:
+                return _meta(reader, POOL_NAME)
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._file.path
+
+    def write(
+        self, tasks: Sequence[AcceptedTask], endings: Sequence[Ending]
+    ) -> dict[int, KnownTask]:
+        with self._transaction() as writer:
+            left_out = _accept(writer, tasks) if tasks else {}
+            if endings:
+                _record(writer, endings)
+            return _load_by_number(writer, left_out)
+
+    def find(self, task_id: str) -> KnownTask | None:
+        with ledger_errors(self.path):
+            numbers = _find_numbers(self._file.reader, [task_id])
+            return _load_by_number(self._file.reader, numbers).get(task_id)
+
+    def unfinished(self, after: int, limit: int) -> list[AcceptedTask]:
+        with ledger_errors(self.path):
+            page = self._page(rows.LOAD_UNFINISHED, after, limit)
+            return [rows.accepted_task(loaded.task) for loaded in page]
+
+    def ended(self, after: int, limit: int) -> list[EndedTask]:
+        with ledger_errors(self.path):
+            page = self._page(rows.LOAD_ENDED, after, limit)
+            return [rows.ended_task(loaded) for loaded in page]
+
+    def totals(self) -> Totals:
+        with ledger_errors(self.path):
+            sums = self._file.reader.execute(rows.READ_TOTALS).fetchone()
+        unfinished, completed, failed, cancelled, *tokens, cost_usd, unpriced, number, position = (
+            sums
+        )
+        return Totals(
+            unfinished=unfinished,
+            completed=completed,
+            failed=failed,
+            cancelled=cancelled,
+            usage=Usage(*tokens),
+            cost_usd=cost_usd,
+            unpriced=unpriced,
+            last_number=number,
+            last_position=position,
+        )
+
+    def requeue_failed(self) -> int:
+        with self._transaction() as writer:
+            requeued = writer.execute(rows.REQUEUE_FAILED).rowcount
+            writer.execute(rows.FORGET_FAILED)
+            writer.execute(rows.FORGET_FAILED_TOTALS)
+        return requeued
+
+    def meta(self, key: str) -> str | None:
+        with ledger_errors(self.path):
+            return _meta(self._file.reader, key)
+
+    def set_meta(self, key: str, value: str) -> None:
+        with self._transaction() as writer:
+            writer.execute(rows.WRITE_META, (key, value))
+
+    def close(self) -> None:
+        self._file.close()
+        if self._is_temporary:
+            _remove(self.path)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        writer = self._file.writer
+        with ledger_errors(self.path):
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield writer
+                writer.execute("COMMIT")
+            finally:
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+
+    def _page(self, query: str, after: int, limit: int) -> list[rows.LoadedRow]:
+        """At most `limit` rows and about `_PAGE_CHARACTERS`, read in steps that double."""
+        page: list[rows.LoadedRow] = []
+        characters = 0
+        while len(page) < limit and characters < _PAGE_CHARACTERS:
+            step = min(max(_FIRST_ROWS, len(page)), limit - len(page))
+            text = _one(self._file.reader, query, {"after": after, "limit": step})
+            loaded = rows.decode_loaded(text)
+            if not loaded:
+                break
+            page += loaded
+            characters += len(text)
+            after = loaded[-1].place
+        return page
+
+
+def _accept(writer: sqlite3.Connection, tasks: Sequence[AcceptedTask]) -> dict[int, int]:
+    """Insert the tasks with new ids; the others' numbers, with those stored under their ids."""
+    stored = _find_numbers(writer, [task.id for task in tasks])
+    new: list[AcceptedTask] = []
+    left_out: dict[int, int] = {}
+    for task in tasks:
+        if task.id in stored:
+            left_out[task.number] = stored[task.id]
+        else:
+            stored[task.id] = task.number
+            new.append(task)
+    _insert(writer, rows.INSERT_TASKS, [rows.task_row(task) for task in new])
+    writer.execute(rows.ADD_UNFINISHED, (_numbers_json(task.number for task in new),))
+    return left_out
+
+
+def _record(writer: sqlite3.Connection, endings: Sequence[Ending]) -> None:
+    last_position = _one(writer, rows.LAST_POSITION)
+    _insert(writer, rows.INSERT_ENDINGS, [rows.ending_row(ending) for ending in endings])
+    writer.execute(rows.DROP_UNFINISHED, (_numbers_json(ending.number for ending in endings),))
+    writer.execute(rows.ADD_TO_TOTALS, (last_position,))
+
+
+def _insert(
+    writer: sqlite3.Connection, statement: rows.ManyRows, table: Sequence[tuple[Any, ...]]
+) -> None:
+    """Insert in pieces whose sizes are powers of two, so that few statements are ever prepared."""
+    start, size = 0, _MOST_ROWS
+    while start < len(table):
+        while size > len(table) - start:
+            size //= 2
+        piece = table[start : start + size]
+        writer.execute(statement.sql(size), list(chain.from_iterable(piece)))
+        start += size
+
+
+def _find_numbers(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, int]:
+    """The numbers of the tasks that are stored under `ids`, by id."""
+    found: dict[str, int] = {}
+    for start in range(0, len(ids), _MOST_IDS):
+        piece = ids[start : start + _MOST_IDS]
+        places = 1 << (len(piece) - 1).bit_length()
+        filled = [*piece, *[None] * (places - len(piece))]
+        text = _one(connection, f"{rows.FIND_NUMBERS} ({', '.join('?' * places)})", filled)
+        found |= rows.decode_numbers(text)
+    return found
+
+
+def _load_by_number(connection: sqlite3.Connection, numbers: Mapping[K, int]) -> dict[K, KnownTask]:
+    """What is stored under each of `numbers`, by the key that the number has there."""
+    if not numbers:
+        return {}
+    text = _one(connection, rows.LOAD, {"numbers": _numbers_json(set(numbers.values()))})
+    known = [rows.known_task(loaded) for loaded in rows.decode_loaded(text)]
+    by_number = {stored.task.number: stored for stored in known}
+    return {key: by_number[number] for key, number in numbers.items()}
+
+
+def _meta(reader: sqlite3.Connection, key: str) -> str | None:
+    row = reader.execute(rows.READ_META, (key,)).fetchone()
+    return row[0] if row else None
+
+
+def _one(connection: sqlite3.Connection, query: str, parameters: Any = ()) -> Any:
+    return connection.execute(query, parameters).fetchone()[0]
+
+
+def _numbers_json(numbers: Iterable[int]) -> str:
+    return msgspec.json.encode(list(numbers)).decode()
+
+
+def _fresh_path() -> Path:
+    with ledger_errors(Path(tempfile.gettempdir())):
+        return Path(tempfile.mkdtemp(prefix=_FRESH_DIRECTORY_PREFIX)) / "ledger.db"
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    if path.parent.name.startswith(_FRESH_DIRECTORY_PREFIX):
+        with suppress(OSError):
+            path.parent.rmdir()
