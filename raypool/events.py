@@ -95,3 +95,8 @@ class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
 Event: TypeAlias = (
     TextEvent | ToolUseEvent | ToolResultEvent | UsageEvent | ResultEvent | ErrorEvent
 )
+
+
+def plain_events(text: str, result: ResultEvent) -> tuple[Event, ...]:
+    """The events of a turn that gave text and a result, and nothing else."""
+    return (TextEvent(text), result)

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from raypool.events import Event, Verdict
-from raypool.records import Ending
-from raypool.task import Content
+from raypool.ledger import EndedTask
+from raypool.records import AcceptedTask, Ending
+from raypool.task import Content, State
 from raypool.usage import Usage
 
 
@@ -105,13 +106,56 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Delivery(msgspec.Struct, frozen=True, array_like=True):
-    """Dispatcher to client: a task has ended, and its end is recorded."""
+    """Dispatcher to client: a task has ended and its end is recorded, or it could not be.
+
+    Attributes:
+        ticket: the number by which the client knows the future.
+        ending: how the task ended; `None` when the ledger could not be written.
+        events: what its last turn yielded, where that is more than text and result.
+        exception: what it failed with, pickled.
+        ledger_error: why its end is not recorded.
+    """
 
     ticket: int
-    id: str
-    ending: Ending
+    ending: Ending | None
     events: list[Event] | None = None
     exception: bytes | None = None
+    ledger_error: str | None = None
+
+
+class Collected(msgspec.Struct, frozen=True, array_like=True):
+    """Dispatcher to client: deliveries since the last call, and whether there will be more."""
+
+    deliveries: list[Delivery]
+    has_stopped: bool = False
+
+
+class Found(msgspec.Struct, frozen=True, array_like=True):
+    """Dispatcher to client: one task as it is now; without an ending it is unfinished."""
+
+    task: AcceptedTask
+    ending: Ending | None = None
+    state: State = "queued"
+    worker: str | None = None
+    attempts: int = 0
+
+
+class PoolInfo(msgspec.Struct, frozen=True):
+    """Dispatcher to client: what does not change while the pool runs.
+
+    Attributes:
+        name: the pool's name.
+        namespace: the Ray namespace of its actors.
+        roles: by worker, its role.
+        max_pending: how many tasks a client may have unfinished.
+        keeps_ledger: its ledger outlives it.
+    """
+
+    name: str
+    namespace: str
+    roles: dict[str, str]
+    max_pending: int
+    keeps_ledger: bool
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
@@ -120,14 +164,14 @@ class WorkerReport(msgspec.Struct, frozen=True):
     Attributes:
         node: the id of the Ray node it runs on.
         pid: the id of its process.
-        running: turns that run now.
+        running: the numbers of the tasks whose turn runs now.
         queued: tasks of started envelopes whose turn has not started.
         finished: attempts ended since the process started.
     """
 
     node: str
     pid: int
-    running: int
+    running: list[int]
     queued: int
     finished: int
 
@@ -138,7 +182,11 @@ decode_submissions = msgspec.msgpack.Decoder(list[Submission]).decode
 decode_receipt = msgspec.msgpack.Decoder(Receipt).decode
 decode_assignments = msgspec.msgpack.Decoder(list[Assignment]).decode
 decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
-decode_deliveries = msgspec.msgpack.Decoder(list[Delivery]).decode
+decode_collected = msgspec.msgpack.Decoder(Collected).decode
+
+
+decode_ended = msgspec.msgpack.Decoder(list[EndedTask]).decode
+decode_found = msgspec.msgpack.Decoder(Found).decode
 
 
 def encode(message: object) -> bytes:

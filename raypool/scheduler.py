@@ -8,7 +8,7 @@ neither waits nor talks to anybody.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections import Counter
 from typing import Any
 
 from raypool.backlog import TaskRecord
@@ -32,11 +32,18 @@ class Scheduler:
         self._waiting: list[tuple[float, int, TaskRecord]] = []
         self._closed_until = 0.0
 
-    def __len__(self) -> int:
+    @property
+    def unfinished(self) -> int:
+        """How many tasks have not ended, or have and their ending is not committed."""
         return len(self._records)
 
-    def __iter__(self) -> Iterator[TaskRecord]:
-        return iter(self._records.values())
+    def unfinished_up_to(self, number: int) -> dict[str, int]:
+        """By worker, how many unfinished tasks were accepted as `number` or before."""
+        counts: Counter[str] = Counter()
+        for record in self._records.values():
+            if record.worker is not None and record.number <= number:
+                counts[record.worker] += 1
+        return dict(counts)
 
     def get(self, task_id: str) -> TaskRecord | None:
         """The task of that id, unless its ending is committed."""
@@ -133,6 +140,11 @@ class Scheduler:
         due = [at for at, _, _ in self._waiting[:1]]
         due += [self._closed_until] if self._closed_until > now else []
         return ended, (min(due) - now if due else None)
+
+    @property
+    def waits(self) -> bool:
+        """Whether something goes on by itself after a time: `wake` says when."""
+        return bool(self._waiting) or self._closed_until > self._clock.monotonic()
 
     def has_work_up_to(self, worker: WorkerRecord, number: int) -> bool:
         """Whether `worker` has an unfinished task that was accepted as `number` or before."""

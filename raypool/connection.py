@@ -1,0 +1,62 @@
+"""Which Ray a pool runs on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import ray
+
+from raypool.errors import PoolStartError
+
+SUBMIT_LINE = "ray job submit --address http://HEAD:8265 --working-dir . -- python your_program.py"
+
+
+def connect(address: str | None) -> None:
+    """Make sure that this process is connected to Ray.
+
+    `None` means the Ray that this process uses already, else `RAY_ADDRESS`, else a new
+    local one. A local Ray ends with the process.
+
+    Raises:
+        PoolStartError: the cluster cannot be reached, or the address is one of Ray Client.
+    """
+    if _is_ray_client(address) or _uses_ray_client():
+        raise _no_ray_client()
+    if ray.is_initialized():
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if _is_ray_client(address):
+        raise _no_ray_client()
+    try:
+        ray.init(address=address, **_quiet(address))
+    except (ConnectionError, ray.exceptions.RayError, RuntimeError, ValueError) as error:
+        raise PoolStartError(_unreachable(address, error)) from error
+
+
+def _quiet(address: str) -> dict[str, Any]:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    return quiet | ({"include_dashboard": False} if address == "local" else {})
+
+
+def _uses_ray_client() -> bool:
+    return bool(ray.util.client.ray.is_connected())  # type: ignore[no-untyped-call]
+
+
+def _is_ray_client(address: str | None) -> bool:
+    return address is not None and address.startswith("ray://")
+
+
+def _no_ray_client() -> PoolStartError:
+    return PoolStartError(
+        "raypool does not run over Ray Client (ray://): its futures must outlive a network "
+        f"break. Run the program on the cluster instead: {SUBMIT_LINE}"
+    )
+
+
+def _unreachable(address: str, error: BaseException) -> str:
+    hint = "is a Ray head running there?"
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        hint += " If it uses token authentication, set RAY_AUTH_MODE=token and its token"
+    return f"could not connect to Ray at {address!r}: {error}; {hint}"

@@ -1,0 +1,116 @@
+"""Starting the workers of a pool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import SchedulingStrategyT
+
+from raypool.config import PoolConfig
+from raypool.errors import PoolStartError
+from raypool.link import WorkerGone, WorkerLink
+from raypool.names import worker_name
+from raypool.worker import Worker, WorkerSpec, concurrency_groups
+
+SPREAD: SchedulingStrategyT = "SPREAD"
+PATIENCE_AFTER_ARRIVAL = 1.0
+
+
+def start_workers(config: PoolConfig, payload: bytes) -> dict[str, WorkerLink]:
+    """Ask Ray for every worker of the pool; by name, in the order of their numbers."""
+    groups: dict[str, Any] = {"concurrency_groups": concurrency_groups(config.concurrency)}
+    actor_class = ray.remote(**groups)(Worker)
+    return {
+        spec.name: WorkerLink(_start_worker(actor_class, spec, config, payload))
+        for spec in _specs(config)
+    }
+
+
+async def await_ready(config: PoolConfig, links: dict[str, WorkerLink]) -> None:
+    """Return when every worker is ready.
+
+    Raises:
+        PoolStartError: with the first cause, or what is missing after `start_timeout`.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + config.start_timeout
+    missing = await _each(links, (link.arrive() for link in links.values()), deadline)
+    if missing:
+        raise PoolStartError(_not_placed(config, missing, len(links)))
+    missing = await _each(links, (link.start() for link in links.values()), deadline)
+    if missing:
+        raise PoolStartError(
+            f"worker {missing[0]!r} was not ready within {config.start_timeout:g} s: "
+            "its backend or its agent's init_agent is still busy; "
+            "a longer start_timeout=… waits longer"
+        )
+
+
+def _specs(config: PoolConfig) -> Iterable[WorkerSpec]:
+    for number, role in enumerate(config.crew, start=1):
+        yield WorkerSpec(
+            pool=config.name,
+            namespace=config.namespace,
+            name=worker_name(config.name, number),
+            role=role,
+            concurrency=config.concurrency,
+            memory=config.memory,
+            turn_timeout=config.turn_timeout,
+        )
+
+
+def _start_worker(actor_class: Any, spec: WorkerSpec, config: PoolConfig, payload: bytes) -> Any:
+    return actor_class.options(
+        name=spec.name,
+        namespace=spec.namespace,
+        lifetime="detached",
+        scheduling_strategy=SPREAD,
+        max_restarts=0,
+        max_task_retries=0,
+        **config.worker_resources,
+    ).remote(spec, payload)
+
+
+async def _each(
+    links: dict[str, WorkerLink], calls: Iterable[Awaitable[Any]], deadline: float
+) -> list[str]:
+    """Await a call to each worker; the names of those that have not answered in time."""
+    tasks = {asyncio.ensure_future(call): name for name, call in zip(links, calls, strict=True)}
+    remaining = max(PATIENCE_AFTER_ARRIVAL, deadline - asyncio.get_running_loop().time())
+    done, late = await asyncio.wait(tasks, timeout=remaining, return_when=asyncio.FIRST_EXCEPTION)
+    for task in done:
+        error = task.exception()
+        if error is not None:
+            raise PoolStartError(_why(tasks[task], error)) from error
+    for task in late:
+        task.cancel()
+    return [tasks[task] for task in tasks if task in late]
+
+
+def _why(name: str, error: BaseException) -> str:
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, PoolStartError):
+        return str(cause)
+    if isinstance(cause, WorkerGone):
+        return f"worker {name!r} died as it started: {cause}"
+    return f"worker {name!r} could not start: {type(cause).__name__}: {cause}"
+
+
+def _not_placed(config: PoolConfig, missing: list[str], size: int) -> str:
+    asked = {key: value for key, value in config.worker_resources.items() if value}
+    has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    return (
+        f"{len(missing)} of {size} workers could not be placed within "
+        f"{config.start_timeout:g} s: each asks for {asked or 'no resources'}; the cluster has "
+        f"{_brief(has)}, of which {_brief(free)} free. "
+        "Ask for less with worker_resources=…, or add nodes"
+    )
+
+
+def _brief(resources: dict[str, float]) -> str:
+    named = {key: value for key, value in resources.items() if not key.startswith("node:")}
+    return ", ".join(f"{key} {value:g}" for key, value in sorted(named.items())) or "nothing"

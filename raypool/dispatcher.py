@@ -1,0 +1,295 @@
+"""The dispatcher actor: takes tasks in, has them run, and tells how they ended."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable
+
+from raypool.backlog import TaskRecord
+from raypool.clock import SystemClock
+from raypool.config import PoolConfig
+from raypool.crew import await_ready, start_workers
+from raypool.desk import Desks
+from raypool.errors import LedgerError, PoolStartError, PoolStopped
+from raypool.group_commit import GroupCommit
+from raypool.intake import Intake
+from raypool.ledger import POOL_NAME, Ledger
+from raypool.link import WorkerLink
+from raypool.messages import (
+    Collected,
+    Found,
+    PoolInfo,
+    Receipt,
+    Refusal,
+    Submission,
+    WorkerReport,
+    decode_submissions,
+    encode,
+)
+from raypool.recorder import Recorder
+from raypool.records import AcceptedTask
+from raypool.retries import Retries
+from raypool.roster import Roster, WorkerRecord
+from raypool.routing import RoundRobin
+from raypool.scheduler import Scheduler
+from raypool.sender import Sender
+from raypool.sqlite_ledger import SqliteLedger
+from raypool.status import PoolStatus, WorkerState, WorkerStatus
+from raypool.tally import Tally
+from raypool.task import State
+from raypool.window import Window
+
+COLLECT_SECONDS = 20.0
+RESUME_PAGE = 5_000
+SETTLE_SECONDS = 5.0
+
+
+class Dispatcher:
+    """The actor that keeps a pool together: one per pool.
+
+    It connects the decisions (`Scheduler`), the ledger, the workers and the clients,
+    and decides nothing itself. All of it runs on one event loop.
+    """
+
+    def __init__(self, config: PoolConfig, payload: bytes) -> None:
+        self._config = config
+        self._payload = payload
+        self._clock = SystemClock()
+        self._desks = Desks(self._clock)
+        self._links: dict[str, WorkerLink] = {}
+        self._stopping: asyncio.Task[int] | None = None
+        self._stopped = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    async def start(self) -> PoolInfo:
+        """Open the ledger, start the workers, and go on with what is unfinished.
+
+        Raises:
+            PoolStartError: with the first cause; nothing is left running.
+        """
+        try:
+            ledger = await asyncio.to_thread(self._open_ledger)
+        except LedgerError as error:
+            raise PoolStartError(str(error)) from error
+        try:
+            self._links = start_workers(self._config, self._payload)
+            await await_ready(self._config, self._links)
+            await self._connect(ledger)
+        except BaseException:
+            self._kill_workers()
+            ledger.close()
+            raise
+        return await self.info()
+
+    async def info(self) -> PoolInfo:
+        """What does not change while the pool runs."""
+        config = self._config
+        return PoolInfo(
+            name=config.name,
+            namespace=config.namespace,
+            roles=dict(zip(self._links, config.crew, strict=True)),
+            max_pending=config.max_pending,
+            keeps_ledger=config.ledger is not None,
+        )
+
+    async def ping(self) -> None:
+        """Answer, for who wants to know whether the dispatcher lives."""
+
+    async def submit(self, client: str, batch: bytes, cancelled: list[str]) -> bytes:
+        """Accept a batch of submissions, then cancel tasks by id; a `Receipt`."""
+        self._desks.of(client)
+        submissions = decode_submissions(batch)
+        if self._stopping is not None:
+            return encode(Receipt([], [self._refuse(one) for one in submissions]))
+        receipt, ended = await self._intake.accept(client, submissions)
+        self._sender.record(ended)
+        records = [self._scheduler.get(task_id) for task_id in cancelled]
+        self._sender.cancel([record for record in records if record is not None])
+        self._sender.pump()
+        return encode(receipt)
+
+    async def collect(self, client: str) -> bytes:
+        """What has ended for this client since its last call, as soon as something has."""
+        desk = self._desks.of(client)
+        deliveries = await desk.collect(0.0 if self._stopped.is_set() else COLLECT_SECONDS)
+        self._desks.of(client)
+        return encode(Collected(deliveries, self._stopped.is_set() and not deliveries))
+
+    async def leave(self, client: str) -> None:
+        """Forget a client that has what it wants; its tasks go on."""
+        self._desks.close(client)
+
+    async def wait_for_all(self, timeout: float | None) -> dict[str, int]:
+        """Wait for every task accepted so far, at most `timeout` seconds.
+
+        Returns, by worker, how many of them are unfinished: none, unless time ran out or
+        the pool stopped.
+        """
+        last = self._intake.last_number
+        waiting = asyncio.ensure_future(self._sender.finish_up_to(last))
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        try:
+            await asyncio.wait(
+                {waiting, stopped}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._stopped.is_set():
+                raise PoolStopped(f"pool {self._config.name!r} has stopped")
+            if waiting.done():
+                await self._ledger.record([])
+        finally:
+            waiting.cancel()
+            stopped.cancel()
+        return self._scheduler.unfinished_up_to(last)
+
+    async def watch(self, client: str, ticket: int, task_id: str) -> Found | None:
+        """Have the end of a task delivered to this client too, under `ticket`.
+
+        Returns what is known now; a task that has ended is not delivered again.
+        """
+        self._desks.of(client)
+        record = self._scheduler.get(task_id)
+        if record is not None:
+            record.watchers.append((client, ticket))
+            return Found(record.task, worker=record.worker)
+        return await self._find_ended(task_id)
+
+    async def find(self, task_id: str) -> bytes | None:
+        """One task as it is now, as `Found`; `None` when the ledger has none of that id."""
+        record = self._scheduler.get(task_id)
+        found = await (self._find_ended(task_id) if record is None else self._look_at(record))
+        return None if found is None else encode(found)
+
+    async def ended(self, after: int, limit: int) -> bytes:
+        """Tasks that have ended, in order of completion, from the first position after `after`."""
+        return encode(await self._ledger.read(lambda ledger: ledger.ended(after, limit)))
+
+    async def status(self) -> PoolStatus:
+        """The pool as it is now; every worker is asked."""
+        links = self._links
+        reports = await asyncio.gather(*(link.status() for link in links.values()))
+        workers = [
+            self._worker_status(self._scheduler.roster[name], report)
+            for name, report in zip(links, reports, strict=True)
+        ]
+        running = sum(worker.running for worker in workers)
+        tally = self._tally
+        return PoolStatus(
+            name=self._config.name,
+            queued=max(0, self._scheduler.unfinished - running),
+            running=running,
+            completed=tally.ended["completed"],
+            failed=tally.ended["failed"],
+            cancelled=tally.ended["cancelled"],
+            input_tokens=tally.input_tokens,
+            output_tokens=tally.output_tokens,
+            cost_usd=tally.cost_usd,
+            unpriced=tally.unpriced,
+            workers=workers,
+        )
+
+    async def stop(self, drain: bool, grace: float) -> int:
+        """Stop the pool and end its workers; how many tasks are left unfinished.
+
+        With `drain` every accepted task is finished first; otherwise running turns have
+        `grace` seconds. A later call with neither ends the wait of an earlier one.
+        """
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._stop(drain, grace))
+        elif not drain and grace == 0:
+            self._hurry.set()
+        return await asyncio.shield(self._stopping)
+
+    async def _stop(self, drain: bool, grace: float) -> int:
+        if drain:
+            await self._unless_hurried(self._sender.finish_up_to(self._intake.last_number))
+        self._sender.close()
+        ends = [link.stop(grace) for link in self._links.values()]
+        await self._unless_hurried(asyncio.gather(*ends, return_exceptions=True))
+        await self._sender.settle_all(0.0 if self._hurry.is_set() else SETTLE_SECONDS)
+        unfinished = self._scheduler.unfinished
+        self._kill_workers()
+        await self._ledger.close()
+        self._stopped.set()
+        self._desks.interrupt()
+        return unfinished
+
+    async def _unless_hurried(self, work: Awaitable[object]) -> None:
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        waiting = asyncio.ensure_future(work)
+        await asyncio.wait({waiting, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        waiting.cancel()
+
+    def _open_ledger(self) -> Ledger:
+        config = self._config
+        ledger = SqliteLedger(config.ledger)
+        ledger.set_meta(POOL_NAME, config.name)
+        return ledger
+
+    async def _connect(self, ledger: Ledger) -> None:
+        """Join the parts, and give the workers what an earlier run has left."""
+        config = self._config
+        window = functools.partial(Window, config.concurrency, config.mailbox_limit)
+        roster = Roster(
+            WorkerRecord(name, role, window())
+            for name, role in zip(self._links, config.crew, strict=True)
+        )
+        totals = ledger.totals()
+        self._ledger = GroupCommit(ledger)
+        self._tally = Tally(totals)
+        self._scheduler = Scheduler(roster, RoundRobin(), Retries(config.retry), self._clock)
+        recorder = Recorder(self._ledger, self._scheduler, self._desks, self._tally)
+        self._sender = Sender(self._scheduler, self._links, recorder, self._clock)
+        self._intake = Intake(self._ledger, self._scheduler, self._desks, totals.last_number)
+        await self._resume()
+
+    async def _resume(self) -> None:
+        last = 0
+        while tasks := await self._unfinished_after(last):
+            self._sender.record(self._intake.resume(tasks))
+            last = tasks[-1].number
+        self._sender.pump()
+
+    async def _unfinished_after(self, number: int) -> list[AcceptedTask]:
+        return await self._ledger.read(lambda ledger: ledger.unfinished(number, RESUME_PAGE))
+
+    def _kill_workers(self) -> None:
+        for link in self._links.values():
+            link.kill()
+
+    def _refuse(self, submission: Submission) -> Refusal:
+        message = f"pool {self._config.name!r} is stopping and takes no more tasks"
+        return Refusal(submission.ticket, PoolStopped.__name__, message)
+
+    async def _find_ended(self, task_id: str) -> Found | None:
+        known = await self._ledger.read(lambda ledger: ledger.find(task_id))
+        if known is None or known.ending is None:
+            return None if known is None else Found(known.task)
+        ending = known.ending
+        return Found(known.task, ending, ending.state, ending.worker, ending.attempts)
+
+    async def _look_at(self, record: TaskRecord) -> Found:
+        state: State = "queued"
+        if (
+            record.worker is not None
+            and record.number in self._scheduler.roster[record.worker].held
+        ):
+            report = await self._links[record.worker].status()
+            if report is not None and record.number in report.running:
+                state = "running"
+        return Found(record.task, None, state, record.worker, record.tries.attempts)
+
+    def _worker_status(self, worker: WorkerRecord, report: WorkerReport | None) -> WorkerStatus:
+        running = len(report.running) if report else 0
+        state: WorkerState = "processing" if running else "idle"
+        return WorkerStatus(
+            worker=worker.name,
+            role=worker.role,
+            node=report.node if report else "",
+            state=state if worker.is_healthy else "dead",
+            queued=max(0, worker.unfinished - running),
+            running=running,
+            completed=worker.completed,
+            failed=worker.failed,
+        )

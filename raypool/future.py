@@ -1,0 +1,109 @@
+"""The future of a task: one type for threads and for coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Generator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from raypool.errors import TaskCancelled, WaitTimeout
+from raypool.records import Ending
+from raypool.response import Response
+from raypool.task import Task
+
+if TYPE_CHECKING:
+    from raypool.client import Client
+
+
+class TaskFuture(concurrent.futures.Future[Response]):
+    """The future of one task.
+
+    Everything that takes a `concurrent.futures.Future` takes it, and it can be
+    awaited. It resolves once the task's end is recorded in the ledger. Callbacks run
+    on a thread of raypool's and must not block.
+
+    Attributes:
+        id: the task's id.
+    """
+
+    def __init__(self, client: Client, task_id: str, task: Task | None = None) -> None:
+        super().__init__()
+        self.id = task_id
+        self._client = client
+        self._task = task
+        self._worker: str | None = None
+        self._has_receipt = False
+        self._ending: Ending | None = None
+
+    @property
+    def worker(self) -> str | None:
+        """The name of the worker that has the task; waits until the task is accepted.
+
+        `None` when no worker has it: it was refused.
+        """
+        self._client.await_receipt(self, timeout=None)
+        return self._worker
+
+    def accepted(self, timeout: float | None = None) -> bool:
+        """Wait until the ledger has committed the task; then `True`.
+
+        Raises:
+            WaitTimeout: it is not committed after `timeout` seconds.
+            RaypoolError: it was refused; the same error as `result()` raises.
+        """
+        if not self._client.await_receipt(self, timeout):
+            raise WaitTimeout(f"task {self.id!r} was not accepted within {timeout:g} s")
+        if self.done() and self._ending is None:
+            self.result()
+        return True
+
+    def cancel(self) -> bool:
+        """Ask for the task to be dropped, or interrupted if it runs; returns at once.
+
+        `True` unless the task has ended already. The future then raises
+        `TaskCancelled`, or gives its result if the task ended first.
+        """
+        if self.done():
+            return False
+        self._client.cancel(self.id)
+        return True
+
+    def cancelled(self) -> bool:
+        """Whether the task ended by being cancelled."""
+        return self.done() and isinstance(self.exception(), TaskCancelled)
+
+    def __await__(self) -> Generator[Any, None, Response]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Response:
+        if not self.done():
+            loop = asyncio.get_running_loop()
+            ended = loop.create_future()
+
+            def wake(_: concurrent.futures.Future[Response]) -> None:
+                with suppress(RuntimeError):  # the loop was closed meanwhile
+                    loop.call_soon_threadsafe(_set, ended)
+
+            self.add_done_callback(wake)
+            try:
+                await ended
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        return self.result()
+
+    def __repr__(self) -> str:
+        return f"<TaskFuture {self.id!r} {self._describe()}>"
+
+    def _describe(self) -> str:
+        if not self.done():
+            return f"on {self._worker!r}" if self._worker else "pending"
+        error = self.exception()
+        return "completed" if error is None else f"raised {type(error).__name__}"
+
+
+def _set(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)

@@ -1,0 +1,153 @@
+"""Where an agent lives: an event loop in a thread of its own, with slots for its turns."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from raypool.agent import AgentStart
+from raypool.messages import Assignment, Outcome
+from raypool.outbox import Envelope, Outbox
+from raypool.turns import TurnEngine
+
+BLOCKING_CALLS_PER_SLOT = 2
+
+
+class AgentHost:
+    """Runs the turns of one agent, at most `slots` at once, in the order in which they come.
+
+    Its public methods may be called from any thread, and none of them waits for a
+    turn but `wait_finished`.
+    """
+
+    def __init__(self, engine: TurnEngine, slots: int) -> None:
+        self._engine = engine
+        self._slots = slots
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(
+            ThreadPoolExecutor(slots * BLOCKING_CALLS_PER_SLOT, thread_name_prefix="raypool-call")
+        )
+        self._queue: asyncio.Queue[tuple[Assignment, Envelope]] = asyncio.Queue()
+        self._outbox = Outbox(self._loop)
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._cancelled: set[int] = set()
+        self._slot_tasks: list[asyncio.Task[None]] = []
+        self._finished = 0
+        self._progress = threading.Condition()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._live, name="raypool-agent", daemon=True)
+
+    def start(self, start: AgentStart) -> None:
+        """Initialise the agent; raises what it raises."""
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._begin(start), self._loop).result()
+
+    def post(self, assignments: list[Assignment]) -> Envelope:
+        """Queue tasks; the envelope gives their outcomes."""
+        envelope = Envelope(len(assignments))
+        self._loop.call_soon_threadsafe(self._enqueue, assignments, envelope)
+        return envelope
+
+    def cancel(self, numbers: list[int]) -> None:
+        """Drop these tasks if they have not started, interrupt them if they run."""
+        self._loop.call_soon_threadsafe(self._cancel, numbers)
+
+    @property
+    def running(self) -> list[int]:
+        """The numbers of the tasks whose turn runs now."""
+        return list(self._running)
+
+    @property
+    def queued(self) -> int:
+        """Tasks that have come and whose turn has not started."""
+        return self._queue.qsize()
+
+    @property
+    def finished(self) -> int:
+        """Attempts that have ended."""
+        return self._finished
+
+    def wait_finished(self, count: int) -> None:
+        """Wait until `count` attempts have ended since the start."""
+        with self._progress:
+            self._progress.wait_for(lambda: self._finished >= count)
+
+    def stop(self, grace: float) -> None:
+        """Start nothing new, interrupt what runs after `grace` seconds, and end the agent."""
+        asyncio.run_coroutine_threadsafe(self._end(grace), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _live(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _begin(self, start: AgentStart) -> None:
+        await self._engine.begin(start)
+        self._slot_tasks = [asyncio.create_task(self._slot()) for _ in range(self._slots)]
+
+    async def _end(self, grace: float) -> None:
+        self._is_stopping = True
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        if self._running and grace > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self._wait_idle), grace)
+        for task in self._slot_tasks:
+            task.cancel()
+        await asyncio.gather(*self._slot_tasks, return_exceptions=True)
+        self._outbox.close()
+        await self._engine.end()
+
+    def _wait_idle(self) -> None:
+        with self._progress:
+            self._progress.wait_for(lambda: not self._running)
+
+    def _enqueue(self, assignments: list[Assignment], envelope: Envelope) -> None:
+        if self._is_stopping:
+            envelope.end()
+            return
+        self._outbox.open(envelope)
+        for work in assignments:
+            self._queue.put_nowait((work, envelope))
+
+    def _cancel(self, numbers: list[int]) -> None:
+        self._cancelled.update(numbers)
+        for number in numbers:
+            if number in self._running:
+                self._running[number].cancel()
+
+    async def _slot(self) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        while True:
+            work, envelope = await self._queue.get()
+            self._running[work.number] = me
+            try:
+                outcome = await self._run(work, me)
+            finally:
+                del self._running[work.number]
+            self._report(envelope, outcome)
+
+    async def _run(self, work: Assignment, me: asyncio.Task[None]) -> Outcome:
+        if work.number in self._cancelled:
+            self._cancelled.discard(work.number)
+            return Outcome(work.number)
+        try:
+            return await self._engine.run(work)
+        except asyncio.CancelledError:
+            if work.number not in self._cancelled:
+                raise
+            return Outcome(work.number)
+        finally:
+            if work.number in self._cancelled:
+                self._cancelled.discard(work.number)
+                me.uncancel()
+
+    def _report(self, envelope: Envelope, outcome: Outcome) -> None:
+        self._outbox.put(envelope, outcome)
+        with self._progress:
+            self._finished += 1
+            self._progress.notify_all()

@@ -1,0 +1,91 @@
+"""The dispatcher's end of the line to one worker: its Ray calls, and nothing else of Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import ray
+
+from raypool.messages import Assignment, Outcome, WorkerReport, decode_outcomes, encode
+from raypool.worker import WAITING
+
+STATUS_TIMEOUT_SECONDS = 2.0
+
+WorkerGone = ray.exceptions.RayError
+"""What every call below raises when the worker's process is dead or out of reach."""
+
+
+class WorkerLink:
+    """Calls one worker."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._finished = 0
+        self._asking: asyncio.Future[None] | None = None
+
+    async def arrive(self) -> str:
+        """The id of the node on which Ray has placed the worker; waits until it has."""
+        return str(await self._handle.arrive.remote())
+
+    async def start(self) -> None:
+        """Have the worker's agent and backend get ready; raises what they raise."""
+        await self._handle.start.remote()
+
+    async def send(self, assignments: list[Assignment]) -> AsyncIterator[list[Outcome]]:
+        """Put an envelope into the worker's mailbox; its outcomes in batches, as they come."""
+        envelope = encode(assignments)
+        if len(assignments) == 1:
+            yield decode_outcomes(await self._handle.turn_of_one.remote(envelope))
+            return
+        async for batch in self._handle.turn.remote(envelope):
+            yield decode_outcomes(await batch)
+
+    async def finished(self, count: int) -> None:
+        """Return when the worker says that it has ended `count` attempts since its start.
+
+        However many wait, one call waits in the worker.
+        """
+        while self._finished < count:
+            if self._asking is None:
+                self._asking = asyncio.ensure_future(self._ask(count))
+                self._asking.add_done_callback(_retrieve)
+            await asyncio.shield(self._asking)
+
+    def has_finished(self, count: int) -> bool:
+        """Whether the worker has said that it has ended `count` attempts."""
+        return self._finished >= count
+
+    async def status(self) -> WorkerReport | None:
+        """What the worker does now; `None` when it does not answer."""
+        try:
+            return await asyncio.wait_for(self._handle.status.remote(), STATUS_TIMEOUT_SECONDS)
+        except (WorkerGone, TimeoutError):
+            return None
+
+    async def cancel(self, numbers: list[int]) -> None:
+        """Have the worker drop or interrupt these tasks."""
+        await self._handle.cancel.remote(numbers)
+
+    async def stop(self, grace: float) -> None:
+        """End the agent after at most `grace` seconds for its running turns."""
+        await self._handle.stop.remote(grace)
+
+    def kill(self) -> None:
+        """End the worker's process now."""
+        ray.kill(self._handle, no_restart=True)
+
+    async def _ask(self, count: int) -> None:
+        try:
+            waiting = self._handle.status.options(concurrency_group=WAITING)
+            report: WorkerReport = await waiting.remote(after=count)
+            self._finished = report.finished
+        finally:
+            self._asking = None
+
+
+def _retrieve(asked: asyncio.Future[None]) -> None:
+    """Whoever still waits is told; that nobody does is no error."""
+    if not asked.cancelled():
+        asked.exception()

@@ -1,0 +1,138 @@
+"""From the options of a pool to its running dispatcher."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raypool.agent import Agent
+from raypool.backends import AnthropicBackend
+from raypool.backends.base import Backend
+from raypool.config import PoolConfig, check_resources
+from raypool.connection import connect
+from raypool.dispatcher import Dispatcher
+from raypool.errors import LedgerError, PoolStartError, RaypoolError
+from raypool.messages import PoolInfo
+from raypool.names import dispatcher_name
+from raypool.payload import pack
+from raypool.sqlite_ledger import SqliteLedger
+
+CONCURRENT_CALLS = 1_000
+
+Crew = tuple[type[Agent], Mapping[str, Any] | None, Backend | None]
+
+
+def start_dispatcher(
+    options: Mapping[str, Any],
+    *,
+    name: str | None,
+    ledger: str | None,
+    crew: Crew,
+    address: str | None,
+    worker_resources: Mapping[str, Any] | None,
+) -> tuple[PoolInfo, Any]:
+    """Check everything, connect to Ray, and return when the pool runs.
+
+    Returns the handle of the dispatcher too: unless the pool is detached, Ray ends its
+    dispatcher when this handle is dropped.
+
+    Raises:
+        PoolStartError, ValueError, TypeError: see `Pool.start`.
+    """
+    resources = check_resources(worker_resources)
+    path = _ledger_path(ledger)
+    config = PoolConfig(
+        name=_pool_name(name, path), ledger=path, worker_resources=resources, **options
+    )
+    payload = _pack(crew)
+    connect(address)
+    dispatcher = _create(config, payload)
+    try:
+        info: PoolInfo = _answer(dispatcher.start.remote())
+    except BaseException:
+        ray.kill(dispatcher, no_restart=True)
+        raise
+    return info, dispatcher
+
+
+def ask_info(dispatcher: Any, name: str) -> PoolInfo:
+    """What a running pool is.
+
+    Raises:
+        PoolStartError: its dispatcher is dying.
+    """
+    try:
+        info: PoolInfo = _answer(dispatcher.info.remote())
+    except ray.exceptions.RayError as error:
+        raise PoolStartError(f"pool {name!r} does not answer: {error}") from error
+    return info
+
+
+def _create(config: PoolConfig, payload: bytes) -> Any:
+    """Pinned to this node, where the ledger's file is."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor_class = ray.remote(Dispatcher)
+    try:
+        return actor_class.options(
+            name=dispatcher_name(config.name),
+            namespace=config.namespace,
+            lifetime="detached" if config.detached else None,
+            num_cpus=0,
+            max_restarts=0,
+            max_concurrency=CONCURRENT_CALLS,
+            scheduling_strategy=here,
+        ).remote(config, payload)
+    except (ValueError, ray.exceptions.ActorAlreadyExistsError):
+        raise PoolStartError(
+            f"a pool named {config.name!r} runs already in namespace {config.namespace!r}; "
+            f"Pool.connect({config.name!r}) attaches to it, or give this one another name"
+        ) from None
+
+
+def _answer(ref: Any) -> Any:
+    """What the dispatcher answers; its own errors as they were raised there."""
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RaypoolError):
+            raise error.cause from None
+        raise
+
+
+def _pack(crew: Crew) -> bytes:
+    agent, agent_options, backend = crew
+    if not (isinstance(agent, type) and issubclass(agent, Agent)):
+        raise TypeError(f"agent must be a class derived from raypool.Agent, got {agent!r:.80}")
+    if agent_options is not None and not isinstance(agent_options, Mapping):
+        raise TypeError(f"agent_options must be a mapping, got {type(agent_options).__name__}")
+    if backend is None:
+        backend = AnthropicBackend()
+    if isinstance(backend, type) or not hasattr(backend, "start"):
+        raise TypeError(f"backend must be an instance of a backend, got {backend!r:.80}")
+    prepare = getattr(backend, "prepare", None)
+    return pack(agent, agent_options or {}, prepare() if prepare else backend)
+
+
+def _ledger_path(ledger: str | None) -> str | None:
+    if ledger is None:
+        return None
+    if not isinstance(ledger, (str, Path)) or not str(ledger):
+        raise TypeError(f"ledger must be a path, got {ledger!r}")
+    return str(Path(ledger).absolute())
+
+
+def _pool_name(name: str | None, path: str | None) -> str:
+    try:
+        kept = SqliteLedger.peek_name(path) if path else None
+    except LedgerError as error:
+        raise PoolStartError(str(error)) from error
+    if name is not None and kept is not None and name != kept:
+        raise ValueError(
+            f"name must be {kept!r} or left out: that is the pool of ledger {path!r}, got {name!r}"
+        )
+    return name or kept or f"pool-{secrets.token_hex(3)}"
