@@ -94,6 +94,8 @@ class SqliteFile:
 
 def open_beside(path: Path) -> sqlite3.Connection:
     """A connection that reads the ledger at `path` whether or not a pool has it."""
+    if not path.is_file():
+        raise _foreign(path)
     with ExitStack() as undo:
         connection = _connect(path, "ro")
         undo.callback(connection.close)

@@ -1,0 +1,490 @@
+"""What every ledger promises, whatever the database."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias, get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raypool.errors import LedgerError
+from raypool.ledger import EndedTask, KnownTask, Ledger, Totals
+from raypool.records import AcceptedTask, Ending, EndState, StoredCause
+from raypool.sqlite_ledger import SqliteLedger
+from raypool.usage import Usage
+
+Opener: TypeAlias = Callable[[], Ledger]
+Place: TypeAlias = Callable[[Path], Opener]
+
+
+def sqlite(directory: Path) -> Opener:
+    return lambda: SqliteLedger(directory / "run.db")
+
+
+PLACES = [pytest.param(sqlite, id="sqlite")]
+
+
+@pytest.fixture(params=PLACES)
+def open_ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    place: Place = request.param
+    return place(tmp_path)
+
+
+@pytest.fixture
+def ledger(open_ledger: Opener) -> Iterator[Ledger]:
+    ledger = open_ledger()
+    yield ledger
+    ledger.close()
+
+
+@contextmanager
+def fresh_ledger(place: Place) -> Iterator[Ledger]:
+    with tempfile.TemporaryDirectory() as directory:
+        ledger = place(Path(directory))()
+        yield ledger
+        ledger.close()
+
+
+def task(number: int, task_id: str | None = None, prompt: Any = "why?") -> AcceptedTask:
+    return AcceptedTask(number, task_id or f"task-{number}", prompt)
+
+
+def ending(number: int, state: EndState = "completed", **fields: Any) -> Ending:
+    return Ending(number, state, "pool-1", 1, 1_700_000_000_000, **fields)
+
+
+def test_accepted_tasks_are_unfinished_in_the_order_of_their_numbers(ledger: Ledger) -> None:
+    known = ledger.accept([task(2), task(1)])
+    ledger.accept([task(3)])
+
+    assert known == {}
+    assert ledger.unfinished(0, 10) == [task(1), task(2), task(3)]
+
+
+def test_task_that_ends_is_no_longer_unfinished(ledger: Ledger) -> None:
+    ledger.accept([task(1), task(2)])
+
+    ledger.record([ending(1)])
+
+    assert ledger.unfinished(0, 10) == [task(2)]
+    assert ledger.find("task-1") == KnownTask(task(1), ending(1))
+
+
+def test_nothing_to_write_is_written(ledger: Ledger) -> None:
+    assert ledger.write([], []) == {}
+    assert ledger.totals() == Totals()
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "true",
+        '[{"role": "user", "content": "x"}]',
+        "null\0\N{LINE SEPARATOR}",
+        [{"role": "user", "content": "why?"}],
+        [{"role": "user", "content": [{"type": "text", "text": "\N{SNOWMAN}\0"}]}],
+        "x" * 10_000_000,
+    ],
+    ids=["a JSON word", "JSON messages", "NUL", "messages", "blocks", "10 MB"],
+)
+def test_prompt_comes_back_as_it_was(ledger: Ledger, prompt: Any) -> None:
+    ledger.accept([task(1, prompt=prompt)])
+
+    assert ledger.unfinished(0, 1) == [task(1, prompt=prompt)]
+
+
+def test_known_id_is_left_out_and_what_is_stored_comes_back(ledger: Ledger) -> None:
+    ledger.accept([task(1, "a"), task(2, "b")])
+    ledger.record([ending(1, text="because")])
+
+    known = ledger.accept([task(3, "b", "how?"), task(4, "c"), task(5, "a")])
+
+    assert known == {
+        3: KnownTask(task(2, "b")),
+        5: KnownTask(task(1, "a"), ending(1, text="because")),
+    }
+    assert ledger.unfinished(0, 10) == [task(2, "b"), task(4, "c")]
+
+
+def test_id_that_comes_twice_in_one_call_is_accepted_once(ledger: Ledger) -> None:
+    known = ledger.accept([task(1, "a"), task(2, "a", "how?")])
+
+    assert known == {2: KnownTask(task(1, "a"))}
+    assert ledger.unfinished(0, 10) == [task(1, "a")]
+
+
+def test_task_accepted_twice_is_known_by_its_own_number(ledger: Ledger) -> None:
+    ledger.accept([task(1)])
+
+    assert ledger.accept([task(1)]) == {1: KnownTask(task(1))}
+
+
+def test_known_task_comes_back_with_the_ending_of_the_same_write(ledger: Ledger) -> None:
+    ledger.accept([task(1, "a")])
+
+    known = ledger.write([task(2, "a")], [ending(1)])
+
+    assert known == {2: KnownTask(task(1, "a"), ending(1))}
+
+
+def test_task_may_end_in_the_write_that_accepts_it(ledger: Ledger) -> None:
+    ledger.write([task(1)], [ending(1)])
+
+    assert ledger.ended(0, 10) == [EndedTask(1, task(1), ending(1))]
+    assert ledger.unfinished(0, 10) == []
+
+
+def test_first_ending_of_a_task_is_the_only_one(ledger: Ledger) -> None:
+    ledger.accept([task(1)])
+
+    ledger.record([ending(1, text="first"), ending(1, text="second")])
+    ledger.record([ending(1, "failed")])
+
+    assert ledger.find("task-1") == KnownTask(task(1), ending(1, text="first"))
+    assert ledger.totals().completed == 1
+    assert ledger.totals().failed == 0
+
+
+def test_ending_of_a_task_never_accepted_fails_the_whole_write(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError, match="never accepted"):
+        ledger.write([task(1)], [ending(1), ending(2)])
+
+    assert ledger.totals() == Totals()
+    assert ledger.find("task-1") is None
+
+
+def test_number_used_twice_fails_the_whole_write(ledger: Ledger) -> None:
+    ledger.accept([task(1, "a")])
+
+    with pytest.raises(LedgerError, match="used twice"):
+        ledger.accept([task(2, "b"), task(1, "c")])
+
+    assert ledger.unfinished(0, 10) == [task(1, "a")]
+
+
+def test_write_goes_on_after_one_that_failed(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError):
+        ledger.record([ending(1)])
+
+    ledger.write([task(1)], [ending(1)])
+
+    assert ledger.totals().completed == 1
+
+
+def test_unknown_id_is_not_found(ledger: Ledger) -> None:
+    assert ledger.find("nobody") is None
+
+
+def test_unfinished_tasks_come_in_pages(ledger: Ledger) -> None:
+    ledger.accept([task(number) for number in range(1, 101)])
+    ledger.record([ending(number) for number in range(1, 101, 2)])
+
+    assert [one.number for one in ledger.unfinished(0, 30)] == list(range(2, 61, 2))
+    assert [one.number for one in ledger.unfinished(60, 30)] == list(range(62, 101, 2))
+    assert ledger.unfinished(100, 30) == []
+
+
+def test_ended_tasks_come_in_pages_in_the_order_of_completion(ledger: Ledger) -> None:
+    ledger.accept([task(number) for number in range(1, 101)])
+    for number in (7, 3, 5):
+        ledger.record([ending(number)])
+    ledger.record([ending(number) for number in range(100, 0, -1)])
+
+    first = ledger.ended(0, 50)
+    rest = ledger.ended(first[-1].position, 100)
+
+    numbers = [one.task.number for one in first + rest]
+    assert numbers == [7, 3, 5, *(n for n in range(100, 0, -1) if n not in {3, 5, 7})]
+    assert ledger.ended(rest[-1].position, 1) == []
+
+
+def test_pages_of_long_tasks_are_shorter_and_leave_none_out(ledger: Ledger) -> None:
+    ledger.accept([task(number, prompt="x" * 1_000_000) for number in range(1, 41)])
+
+    pages = [ledger.unfinished(0, 100)]
+    while pages[-1]:
+        pages.append(ledger.unfinished(pages[-1][-1].number, 100))
+
+    assert [one.number for page in pages for one in page] == list(range(1, 41))
+    assert len(pages) > 2
+
+
+def test_totals_are_the_sums_of_what_the_ledger_holds(ledger: Ledger) -> None:
+    ledger.accept([task(number) for number in range(1, 7)])
+    ledger.record(
+        [
+            ending(4, usage=Usage(1, 2, 3, 4), cost_usd=0.25),
+            ending(2, usage=Usage(10, 20, 30, 40)),
+            ending(3, "failed", usage=Usage(100, 0, 0, 0), cost_usd=0.5),
+            ending(1, "cancelled"),
+        ]
+    )
+    ledger.record([ending(5, cost_usd=0.0)])
+
+    assert ledger.totals() == Totals(
+        unfinished=1,
+        completed=3,
+        failed=1,
+        cancelled=1,
+        usage=Usage(111, 22, 33, 44),
+        cost_usd=0.75,
+        unpriced=1,
+        last_number=6,
+        last_position=ledger.ended(0, 10)[-1].position,
+    )
+
+
+def test_failed_tasks_are_unfinished_again_once_requeued(ledger: Ledger) -> None:
+    ledger.accept([task(number) for number in range(1, 5)])
+    ledger.record([ending(1), ending(2, "failed"), ending(3, "cancelled"), ending(4, "failed")])
+    before = ledger.totals()
+
+    assert ledger.requeue_failed() == 2
+
+    assert ledger.unfinished(0, 10) == [task(2), task(4)]
+    assert ledger.find("task-4") == KnownTask(task(4))
+    assert (before.failed, ledger.totals().failed) == (2, 0)
+    assert ledger.requeue_failed() == 0
+
+
+def test_position_is_never_used_again(ledger: Ledger) -> None:
+    ledger.accept([task(1)])
+    ledger.record([ending(1, "failed")])
+    last = ledger.totals().last_position
+
+    ledger.requeue_failed()
+    ledger.record([ending(1)])
+
+    assert [one.task for one in ledger.ended(last, 10)] == [task(1)]
+    assert ledger.totals().last_position > last
+
+
+def test_meta_keeps_the_last_value_of_a_key(ledger: Ledger) -> None:
+    ledger.set_meta("settings", "a")
+    ledger.set_meta("settings", "b")
+
+    assert ledger.meta("settings") == "b"
+    assert ledger.meta("name") is None
+
+
+def test_everything_is_there_after_reopening(open_ledger: Opener) -> None:
+    ledger = open_ledger()
+    ledger.write([task(1), task(2)], [ending(1, cost_usd=0.5)])
+    ledger.set_meta("name", "crew")
+    totals, ended = ledger.totals(), ledger.ended(0, 10)
+    ledger.close()
+
+    ledger = open_ledger()
+
+    assert (ledger.totals(), ledger.ended(0, 10)) == (totals, ended)
+    assert ledger.unfinished(0, 10) == [task(2)]
+    assert ledger.meta("name") == "crew"
+    ledger.close()
+
+
+def test_second_close_does_nothing(open_ledger: Opener) -> None:
+    ledger = open_ledger()
+    ledger.close()
+
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda ledger: ledger.accept([task(1)]),
+        lambda ledger: ledger.record([ending(1)]),
+        lambda ledger: ledger.find("task-1"),
+        lambda ledger: ledger.unfinished(0, 1),
+        lambda ledger: ledger.ended(0, 1),
+        lambda ledger: ledger.totals(),
+        lambda ledger: ledger.requeue_failed(),
+        lambda ledger: ledger.meta("name"),
+        lambda ledger: ledger.set_meta("name", "crew"),
+    ],
+    ids=[
+        "accept",
+        "record",
+        "find",
+        "unfinished",
+        "ended",
+        "totals",
+        "requeue",
+        "meta",
+        "set_meta",
+    ],
+)
+def test_closed_ledger_refuses_every_use(
+    open_ledger: Opener, use: Callable[[Ledger], object]
+) -> None:
+    ledger = open_ledger()
+    ledger.close()
+
+    with pytest.raises(LedgerError, match="closed"):
+        use(ledger)
+
+
+def test_one_pool_at_a_time_has_the_ledger(ledger: Ledger, open_ledger: Opener) -> None:
+    with pytest.raises(LedgerError, match="in use by another pool"):
+        open_ledger()
+
+    ledger.accept([task(1)])
+
+
+def test_surrogates_in_an_ending_do_not_keep_it_from_being_recorded(ledger: Ledger) -> None:
+    cause = StoredCause("BackendError", "OSError", "no file \udcff", "trace \ud83d")
+    ledger.accept([task(1)])
+
+    ledger.record([ending(1, "failed", text="a\ud800b \ud83d\ude00", cause=cause)])
+
+    (ended,) = ledger.ended(0, 1)
+    assert ended.ending.text == "a\ufffdb \N{GRINNING FACE}"
+    assert ended.ending.cause == StoredCause(
+        "BackendError", "OSError", "no file \ufffd", "trace \ufffd"
+    )
+
+
+texts = st.text(max_size=40)
+names = st.none() | texts
+amounts = st.none() | st.floats(min_value=0, allow_nan=False)
+counts = st.integers(0, 2**40)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(-1e9, 1e9) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+messages = st.lists(
+    st.fixed_dictionaries({"role": st.just("user"), "content": texts | st.lists(json_values)}),
+    min_size=1,
+    max_size=3,
+)
+tasks = st.builds(
+    AcceptedTask,
+    number=st.integers(1, 2**63 - 1),
+    id=st.text(min_size=1, max_size=40),
+    prompt=texts | messages,
+    role=names,
+    metadata=json_values,
+    timeout=amounts,
+)
+endings = st.builds(
+    Ending,
+    number=st.just(0),
+    state=st.sampled_from(get_args(EndState)),
+    worker=names,
+    attempts=counts,
+    completed_at=counts,
+    duration_ms=amounts,
+    text=names,
+    usage=st.builds(Usage, counts, counts, counts, counts),
+    model=names,
+    stop_reason=names,
+    session_id=names,
+    cost_usd=amounts,
+    cause=st.none() | st.builds(StoredCause, texts, texts, texts, texts),
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@settings(deadline=None, max_examples=200)
+@given(task=tasks, ending=endings)
+def test_any_task_and_ending_come_back_as_they_were(
+    place: Place, task: AcceptedTask, ending: Ending
+) -> None:
+    ending = msgspec.structs.replace(ending, number=task.number)
+    with fresh_ledger(place) as ledger:
+        ledger.write([task], [ending])
+
+        assert ledger.find(task.id) == KnownTask(task, ending)
+
+
+class Model:
+    """A ledger in three lines a method."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, AcceptedTask] = {}
+        self.endings: dict[int, Ending] = {}
+
+    def write(self, tasks: list[AcceptedTask], endings: list[Ending]) -> dict[int, KnownTask]:
+        stored = {one.number: self.tasks.setdefault(one.id, one) for one in tasks}
+        for one in endings:
+            self.endings.setdefault(one.number, one)
+        return {
+            number: KnownTask(one, self.endings.get(one.number))
+            for number, one in stored.items()
+            if one.number != number
+        }
+
+    def requeue_failed(self) -> int:
+        failed = [number for number, one in self.endings.items() if one.state == "failed"]
+        for number in failed:
+            del self.endings[number]
+        return len(failed)
+
+    def unfinished(self) -> list[AcceptedTask]:
+        return [one for one in self.tasks.values() if one.number not in self.endings]
+
+    def count(self, state: EndState) -> int:
+        return sum(one.state == state for one in self.endings.values())
+
+
+ids = st.sampled_from(["a", "b", "c", "d", "e", "f", "g", "h"])
+outcomes = st.tuples(st.integers(0, 100), st.sampled_from(get_args(EndState)))
+steps = st.tuples(st.lists(ids, max_size=6), st.lists(outcomes, max_size=6), st.booleans())
+
+
+@pytest.mark.parametrize("place", PLACES)
+@settings(deadline=None, max_examples=100)
+@given(history=st.lists(steps, max_size=8))
+def test_any_history_leaves_what_its_words_say(
+    place: Place, history: list[tuple[list[str], list[tuple[int, EndState]], bool]]
+) -> None:
+    model = Model()
+    number = 0
+    with fresh_ledger(place) as ledger:
+        for task_ids, ends, is_requeued in history:
+            asked = [task(number + n, one) for n, one in enumerate(task_ids, 1)]
+            number += len(asked)
+            known_numbers = [one.number for one in model.tasks.values()] or [0]
+            told = [
+                ending(known_numbers[place % len(known_numbers)], state, text=f"{number} {place}")
+                for place, state in ends
+                if model.tasks
+            ]
+
+            assert ledger.write(asked, told) == model.write(asked, told)
+            if is_requeued:
+                assert ledger.requeue_failed() == model.requeue_failed()
+
+            assert ledger.unfinished(0, 100) == model.unfinished()
+            assert [one.ending for one in ledger.ended(0, 100)] == list(model.endings.values())
+            totals = ledger.totals()
+            assert totals.unfinished == len(model.unfinished())
+            assert totals.completed == model.count("completed")
+            assert totals.failed == model.count("failed")
+            assert totals.cancelled == model.count("cancelled")
+
+
+@pytest.mark.parametrize("place", PLACES)
+@settings(deadline=None, max_examples=30)
+@given(
+    states=st.lists(st.sampled_from(get_args(EndState)), min_size=1, max_size=8),
+    calls=st.integers(1, 8),
+)
+def test_first_ending_wins_in_whatever_calls_they_come(
+    place: Place, states: list[EndState], calls: int
+) -> None:
+    given_endings = [ending(1, state, text=str(n)) for n, state in enumerate(states)]
+    with fresh_ledger(place) as ledger:
+        ledger.accept([task(1)])
+
+        for start in range(0, len(given_endings), calls):
+            ledger.record(given_endings[start : start + calls])
+
+        assert [one.ending for one in ledger.ended(0, 10)] == given_endings[:1]
