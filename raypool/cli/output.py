@@ -1,0 +1,200 @@
+"""Where the lines go: a stream, or a file that can be continued."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from raypool.cli.lines import BAD_ROW
+from raypool.cli.problem import Problem
+from raypool.cli.rows import request_digest
+from raypool.cli.streams import write_whole
+
+
+@dataclass(frozen=True)
+class Written:
+    """The rows that an output has already.
+
+    Attributes:
+        digests: what each row asked, by the row's id.
+        failed: the ids of those that ended in an error.
+    """
+
+    digests: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+
+
+class OutputLost(Exception):
+    """Raised when an output can no longer be written: a full disk, a closed pipe."""
+
+
+class Output:
+    """Lines, each written whole; any thread may write."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self._lock = threading.Lock()
+
+    def write(self, line: bytes) -> None:
+        """Write one line.
+
+        Raises:
+            OutputLost: says why it cannot be written.
+        """
+        try:
+            with self._lock:
+                write_whole(self._descriptor, line)
+        except BrokenPipeError:
+            raise OutputLost(f"nobody reads {self._name} any more") from None
+        except OSError as error:
+            raise OutputLost(f"cannot write {self._name}: {error.strerror}") from error
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class OutputFile(Output):
+    """An output that a later run can continue; one run at a time has it.
+
+    Raises:
+        Problem: it cannot be written, or another run has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        self._is_new = not path.exists()
+        self._name = str(path)
+        with self._writing():
+            super().__init__(_open(self.path, os.O_CREAT), self._name)
+        self._claim(self._descriptor)
+        self._former: list[int] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been written yet."""
+        return os.fstat(self._descriptor).st_size == 0
+
+    def agree(self, *, drop_failed: bool = False) -> Written:
+        """Leave the whole lines of rows that have ended, each once, and say which they are.
+
+        A torn last line is cut off. Lines of bad rows go, since the input may
+        have been mended; `drop_failed` drops those of failed rows too. What is
+        dropped leaves in one step: whoever looks sees all of it or none.
+
+        Raises:
+            Problem: the file has lines that are not raypool's, or cannot be written.
+        """
+        with self._writing():
+            scan = _Scan(self._name, drop_failed)
+            end = scan.read(self.path)
+            os.ftruncate(self._descriptor, end)
+            if scan.dropped:
+                self._replace(scan.dropped)
+        return scan.written
+
+    def discard(self) -> None:
+        """Remove a file that this run made and has written nothing to."""
+        if self._is_new and self.is_empty:
+            self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let another run have the file."""
+        for descriptor in self._former:
+            os.close(descriptor)
+        super().close()
+
+    def _replace(self, dropped: set[int]) -> None:
+        temporary = self.path.with_name(f"{self.path.name}.new")
+        descriptor = _open(temporary, os.O_CREAT | os.O_TRUNC)
+        self._claim(descriptor)
+        os.fchmod(descriptor, stat.S_IMODE(os.fstat(self._descriptor).st_mode))
+        with self.path.open("rb") as old, os.fdopen(os.dup(descriptor), "wb") as new:
+            new.writelines(line for number, line in enumerate(old, 1) if number not in dropped)
+        os.fsync(descriptor)
+        temporary.replace(self.path)
+        self._former.append(self._descriptor)
+        self._descriptor = descriptor
+
+    def _claim(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise Problem(f"another raypool run is writing {self._name}") from None
+        except OSError:
+            return  # a file system without locks: nothing can be promised there
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Problem(f"cannot write {self._name}: {error.strerror}") from error
+
+
+def _open(path: Path, flags: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | flags, 0o666)
+
+
+class _Line(msgspec.Struct):
+    """What tells one line of an output from another."""
+
+    id: Any = None
+    prompt: Any = None
+    messages: Any = None
+    error: dict[str, Any] | None = None
+
+
+class _Scan:
+    """One reading of an output file."""
+
+    def __init__(self, name: str, drop_failed: bool) -> None:
+        self.written = Written()
+        self.dropped: set[int] = set()
+        self._name = name
+        self._drop_failed = drop_failed
+        self._decode = msgspec.json.Decoder(_Line).decode
+
+    def read(self, path: Path) -> int:
+        """Note every line; where the last whole one ends."""
+        end = 0
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                end += len(line)
+                if not self._note(self._parsed(number, line)):
+                    self.dropped.add(number)
+        return end
+
+    def _parsed(self, number: int, line: bytes) -> _Line:
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            parsed = self._decode(line)
+            if parsed.id is not None or parsed.error is not None:
+                return parsed
+        raise Problem(
+            f"line {number} of {self._name} is not one that raypool wrote; "
+            "choose another output (-o), or take the line out"
+        )
+
+    def _note(self, line: _Line) -> bool:
+        """Whether the line stays."""
+        row_id = str(line.id)
+        is_bad = line.error is not None and line.error.get("type") == BAD_ROW
+        if is_bad or (line.error and self._drop_failed) or row_id in self.written.digests:
+            return False
+        asked = line.messages if line.prompt is None else line.prompt
+        self.written.digests[row_id] = request_digest(asked)
+        if line.error:
+            self.written.failed.add(row_id)
+        return True
