@@ -1,0 +1,68 @@
+"""`raypool ask`: a few questions, answered here and now."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from raypool.cli.figures import count
+from raypool.cli.options import PoolOptions, make_backend, pool_options, start_pool
+from raypool.cli.problem import ANSWERED, INTERRUPTED, SOME_FAILED, in_one_line
+from raypool.cli.streams import take_stdout, write_whole
+from raypool.errors import RaypoolError
+from raypool.task import Task, check_prompt
+
+if TYPE_CHECKING:
+    from raypool.pool import Pool
+
+
+@click.command("ask")
+@click.argument("questions", metavar="QUESTION...", nargs=-1, required=True)
+@pool_options
+def ask_command(questions: tuple[str, ...], **options: Any) -> None:
+    """Answer each QUESTION on stdout, in order.
+
+    One question gives its answer alone; of several, each answer follows its
+    question, marked with ">". Errors go to stderr.
+    """
+    given = PoolOptions(**options)
+    given.check()
+    given = msgspec.structs.replace(given, size=min(given.size, len(questions)))
+    stdout = take_stdout()
+    try:
+        with _started(questions, given) as pool:
+            sys.exit(_answer(pool, questions, stdout))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(SOME_FAILED)
+
+
+def _started(questions: tuple[str, ...], options: PoolOptions) -> Pool:
+    waiting = Console(stderr=True).status(f"starting {count(options.size, 'worker')}")
+    with in_one_line(RaypoolError, ValueError, TypeError):
+        for question in questions:
+            check_prompt(question)
+        with waiting:
+            return start_pool(options, make_backend(options))
+
+
+def _answer(pool: Pool, questions: tuple[str, ...], stdout: int) -> int:
+    status = ANSWERED
+    for place, result in enumerate(pool.map(map(Task, questions), ordered=True)):
+        if result.state == "completed":
+            before = _heading(questions[place]) if len(questions) > 1 else ""
+            write_whole(stdout, f"{before}{result.text}\n".encode())
+        else:
+            status = SOME_FAILED
+            click.echo(f"raypool: {questions[place]!r:.80}: {result.error}", err=True)
+    return status
+
+
+def _heading(question: str) -> str:
+    """The question, marked line by line; an empty line goes before all but the first."""
+    return "".join(f"> {line}\n" for line in question.splitlines())

@@ -1,0 +1,81 @@
+"""Ctrl-C and SIGTERM: once is a clean stop, twice is a quick one, a third time is now."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Self
+
+from raypool.cli.problem import INTERRUPTED
+
+if TYPE_CHECKING:
+    from raypool.pool import Pool
+
+GRACE_SECONDS = 30.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """Stops a pool when the user asks for it, and remembers that they did.
+
+    Until `watch` is called a signal raises `KeyboardInterrupt`, as ever.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.count = 0
+        self._say = say
+        self._pool: Pool | None = None
+        self._stop_reading: Callable[[], None] = _nothing
+        self._former: dict[signal.Signals, signal._HANDLER] = {}
+
+    def watch(self, pool: Pool, stop_reading: Callable[[], None]) -> None:
+        """From now on a signal stops the reading and then `pool`.
+
+        Called after Ray has started, which puts a handler of its own in the way.
+        """
+        self._pool = pool
+        self._stop_reading = stop_reading
+        self._install()
+
+    def __enter__(self) -> Self:
+        self._former = self._install()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _install(self) -> dict[signal.Signals, signal._HANDLER]:
+        return {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self._pool is None:
+            raise KeyboardInterrupt
+        if self.count > 2:
+            os._exit(INTERRUPTED)
+        threading.Thread(target=self._stop, args=(self._pool, self.count), daemon=True).start()
+
+    def _stop(self, pool: Pool, count: int) -> None:
+        self._stop_reading()
+        if count == 1:
+            self._say(
+                f"raypool: stopping: running turns may finish ({GRACE_SECONDS:g} s at most); "
+                "Ctrl-C again stops now"
+            )
+            pool.stop(grace=GRACE_SECONDS)
+        else:
+            self._say("raypool: stopping now")
+            pool.stop()
+
+
+def _nothing() -> None:
+    """What there is to stop before anything has begun."""

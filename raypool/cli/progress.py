@@ -1,0 +1,116 @@
+"""What is said on stderr while a run goes on."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from raypool.cli.picture import Picture
+
+SECONDS_BETWEEN_LINES = 5.0
+REFRESHES_PER_SECOND = 4.0
+BAR_WIDTH = 24
+
+
+class Progress:
+    """Shows no progress; what must be said is said all the same.
+
+    A context manager: what is shown is shown inside its block.
+    """
+
+    def say(self, text: str) -> None:
+        """Print a line of its own on stderr; any thread may call."""
+        print(text, file=sys.stderr, flush=True)
+
+    def begin(self, phase: str) -> None:
+        """Show what goes on besides answering from now on; nothing when it is empty."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Show nothing any more."""
+
+
+class ProgressLines(Progress):
+    """A plain line every few seconds, for logs."""
+
+    def __init__(self, picture: Picture, seconds: float = SECONDS_BETWEEN_LINES) -> None:
+        self._picture = picture
+        self._seconds = seconds
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
+
+    def begin(self, phase: str) -> None:
+        self._picture.phase = phase
+        if phase:
+            self.say(f"raypool: {phase}")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _tick(self) -> None:
+        while not self._is_over.wait(self._seconds):
+            self.say(f"raypool: {self._picture}")
+
+
+class LiveProgress(Progress):
+    """A bar at the bottom of a terminal; it leaves nothing behind."""
+
+    def __init__(self, picture: Picture, console: Console) -> None:
+        self._picture = picture
+        self._console = console
+        self._live = Live(
+            get_renderable=self._bar,
+            console=console,
+            refresh_per_second=REFRESHES_PER_SECOND,
+            transient=True,
+        )
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def begin(self, phase: str) -> None:
+        self._picture.phase = phase
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def _bar(self) -> RenderableType:
+        row = Table.grid(padding=(0, 1))
+        total = self._picture.total()
+        row.add_row(
+            ProgressBar(total or 1, self._picture.tally.done, BAR_WIDTH, pulse=total is None),
+            Text(str(self._picture), no_wrap=True, overflow="ellipsis"),
+        )
+        return row
+
+
+def progress_of(picture: Picture, *, quiet: bool) -> Progress:
+    """A bar on a terminal, lines elsewhere, nothing when it must be `quiet`."""
+    if quiet:
+        return Progress()
+    console = Console(stderr=True)
+    return LiveProgress(picture, console) if console.is_terminal else ProgressLines(picture)

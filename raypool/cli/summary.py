@@ -1,0 +1,52 @@
+"""What is said on stderr when a run has ended."""
+
+from __future__ import annotations
+
+from raypool.cli.figures import count, dollars, duration
+from raypool.cli.tally import Tally
+
+REASONS_SHOWN = 5
+
+
+def summary(tally: Tally, output: str) -> list[str]:
+    """The lines that say what was done, what it took, and where the results are."""
+    lines = [_rows(tally), *failures(tally)]
+    if tally.cut:
+        lines.append(
+            f"  {count(tally.cut, 'answer')} cut short by max_tokens; "
+            "--max-tokens N allows longer ones (with another output)"
+        )
+    if tally.answered:
+        lines.append(f"  tokens: {_tokens(tally)}; cost: {cost(tally)}")
+    return [*lines, f"  results: {output}"]
+
+
+def failures(tally: Tally) -> list[str]:
+    """Each type of error with its number and its first case; the rarest are left out."""
+    return [
+        f"  {number:,} × {kind}, first {tally.example[kind]}"
+        for kind, number in tally.reasons.most_common(REASONS_SHOWN)
+    ]
+
+
+def cost(tally: Tally) -> str:
+    """What the answers cost; an unknown price is never counted as nothing."""
+    if tally.unpriced == 0:
+        return dollars(tally.cost_usd)
+    if tally.unpriced == tally.answered:
+        return "unknown (no price for this model)"
+    return f"{dollars(tally.cost_usd)} and {count(tally.unpriced, 'answer')} of unknown price"
+
+
+def _rows(tally: Tally) -> str:
+    earlier = f", {tally.earlier:,} finished by an earlier run" if tally.earlier else ""
+    return (
+        f"raypool: {tally.answered:,} answered, {tally.failed:,} failed{earlier}, "
+        f"in {duration(tally.seconds)}"
+    )
+
+
+def _tokens(tally: Tally) -> str:
+    usage = tally.usage
+    read = usage.total_tokens - usage.output_tokens
+    return f"{read:,} in, {usage.output_tokens:,} out"

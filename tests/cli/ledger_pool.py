@@ -1,0 +1,90 @@
+"""A pool in this process: a real ledger, answers from a function, no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Self
+
+from raypool.errors import PoolStopped
+from raypool.records import AcceptedTask, Ending, StoredCause, task_result
+from raypool.response import TaskResult
+from raypool.sqlite_ledger import SqliteLedger
+from raypool.task import Task
+from raypool.usage import Usage
+
+Reply = Callable[[str], str | Exception]
+
+
+class LedgerPool:
+    """Answers `reply(prompt)` for each task that its ledger has not seen the end of.
+
+    Attributes:
+        asked: the prompts that were answered, in order.
+        stop_after: how many tasks end before the pool stops of itself.
+    """
+
+    def __init__(
+        self, ledger: str | None, reply: Reply = str.upper, stop_after: int = 1_000_000
+    ) -> None:
+        self.asked: list[str] = []
+        self.stop_after = stop_after
+        self._ledger = SqliteLedger(ledger)
+        self._reply = reply
+        self._next = self._ledger.totals().last_number + 1
+
+    def map(self, tasks: Iterable[Task], *, ordered: bool) -> Iterator[TaskResult]:
+        for task in tasks:
+            if len(self.asked) >= self.stop_after:
+                raise PoolStopped("stopped")
+            yield self._end(task)
+
+    def stop(self, grace: float = 0.0) -> None:
+        self._ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _end(self, task: Task) -> TaskResult:
+        accepted = AcceptedTask(self._next, task.id or "", task.prompt, metadata=task.metadata)
+        self._next += 1
+        known = self._ledger.accept([accepted]).get(accepted.number)
+        accepted = known.task if known else accepted
+        ending = known.ending if known and known.ending else self._answer(accepted)
+        return task_result(accepted, ending)
+
+    def _answer(self, task: AcceptedTask) -> Ending:
+        assert isinstance(task.prompt, str)
+        self.asked.append(task.prompt)
+        reply = self._reply(task.prompt)
+        if isinstance(reply, Exception):
+            cause = StoredCause("BackendError", type(reply).__name__, str(reply))
+            ending = Ending(task.number, "failed", "w-1", 1, 0, cause=cause)
+        else:
+            ending = _answered(task.number, reply)
+        self._ledger.record([ending])
+        return ending
+
+
+def _answered(number: int, text: str) -> Ending:
+    return Ending(
+        number,
+        "completed",
+        "w-1",
+        1,
+        0,
+        duration_ms=1.0,
+        text=text,
+        usage=Usage(2, 3),
+        model="fake",
+        stop_reason="end_turn",
+        cost_usd=0.5,
+    )
