@@ -1,0 +1,342 @@
+"""Group commit: order, grouping, failure, reads beside writes, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raypool.errors import LedgerError
+from raypool.group_commit import GroupCommit
+from raypool.ledger import KnownTask
+from raypool.records import AcceptedTask, Ending
+from raypool.sqlite_ledger import SqliteLedger
+
+pytestmark = pytest.mark.asyncio
+
+
+class SlowLedger(SqliteLedger):
+    """A ledger whose writes wait at a gate, and fail when told to.
+
+    Attributes:
+        gate: writes wait until it is set.
+        entered: a write has come to the gate.
+        failures: what the next writes raise; `None` lets one through.
+        groups: the task numbers and the ended numbers of each write.
+        threads: the threads that wrote.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        super().__init__(path)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.failures: list[Exception | None] = []
+        self.groups: list[tuple[list[int], list[int]]] = []
+        self.threads: set[int] = set()
+
+    def write(
+        self, tasks: Sequence[AcceptedTask], endings: Sequence[Ending]
+    ) -> dict[int, KnownTask]:
+        self.entered.set()
+        self.gate.wait()
+        self.threads.add(threading.get_ident())
+        self.groups.append(([one.number for one in tasks], [one.number for one in endings]))
+        if self.failures and (failure := self.failures.pop(0)):
+            raise failure
+        return super().write(tasks, endings)
+
+
+@asynccontextmanager
+async def group_commit(
+    ledger: SlowLedger | None = None,
+) -> AsyncIterator[tuple[GroupCommit, SlowLedger]]:
+    ledger = ledger or SlowLedger()
+    group = GroupCommit(ledger)
+    try:
+        yield group, ledger
+    finally:
+        ledger.gate.set()
+        await group.close()
+
+
+async def shut_gate(group: GroupCommit, ledger: SlowLedger) -> asyncio.Future[Any]:
+    """Keep the writer at the gate with a write of its own."""
+    ledger.gate.clear()
+    ledger.entered.clear()
+    first = group.accept([task(1000)])
+    await asyncio.to_thread(ledger.entered.wait)
+    return first
+
+
+def task(number: int, task_id: str | None = None) -> AcceptedTask:
+    return AcceptedTask(number, task_id or f"task-{number}", "why?")
+
+
+def ending(number: int) -> Ending:
+    return Ending(number, "completed", "pool-1", 1, 0)
+
+
+async def test_accepted_and_recorded_tasks_are_in_the_ledger() -> None:
+    async with group_commit() as (group, ledger):
+        assert await group.accept([task(1), task(2)]) == {}
+        await group.record([ending(1)])
+
+        assert ledger.unfinished(0, 10) == [task(2)]
+
+
+async def test_calls_of_one_moment_share_a_transaction() -> None:
+    async with group_commit() as (group, ledger):
+        await asyncio.gather(*(group.accept([task(number)]) for number in range(1, 101)))
+
+        assert ledger.groups == [(list(range(1, 101)), [])]
+
+
+async def test_what_is_asked_during_a_write_forms_the_next_group() -> None:
+    async with group_commit() as (group, ledger):
+        first = await shut_gate(group, ledger)
+        rest = [group.accept([task(1)]), group.record([ending(1)]), group.accept([task(2)])]
+        ledger.gate.set()
+
+        await asyncio.gather(first, *rest)
+
+        assert ledger.groups == [([1000], []), ([1, 2], [1])]
+
+
+async def test_writes_run_on_one_thread_that_is_not_the_loops() -> None:
+    async with group_commit() as (group, ledger):
+        for number in range(1, 4):
+            await group.accept([task(number)])
+
+        assert len(ledger.threads) == 1
+        assert threading.get_ident() not in ledger.threads
+
+
+async def test_callers_are_resumed_in_the_order_in_which_they_asked() -> None:
+    async with group_commit() as (group, ledger):
+        resumed: list[int] = []
+
+        async def ask(number: int) -> None:
+            await group.accept([task(number)])
+            resumed.append(number)
+
+        first = await shut_gate(group, ledger)
+        asked = [asyncio.ensure_future(ask(number)) for number in (3, 1, 2)]
+        ledger.gate.set()
+        await asyncio.gather(first, *asked)
+
+        assert resumed == [3, 1, 2]
+
+
+async def test_loop_is_woken_once_for_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with group_commit() as (group, _):
+        loop = asyncio.get_running_loop()
+        wake_ups: list[object] = []
+        wake = loop.call_soon_threadsafe
+
+        def count(callback: Any, *arguments: Any, context: Any = None) -> asyncio.Handle:
+            wake_ups.append(callback)
+            return wake(callback, *arguments, context=context)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", count)
+        await asyncio.gather(*(group.accept([task(number)]) for number in range(1, 101)))
+
+        assert len(wake_ups) == 1
+
+
+async def test_each_caller_learns_of_its_own_known_tasks() -> None:
+    async with group_commit() as (group, _):
+        await group.accept([task(1, "a")])
+
+        known = await asyncio.gather(
+            group.accept([task(2, "b")]),
+            group.accept([task(3, "a"), task(4, "c")]),
+            group.accept([task(5, "b")]),
+            group.accept([]),
+        )
+
+        assert list(known) == [{}, {3: KnownTask(task(1, "a"))}, {5: KnownTask(task(2, "b"))}, {}]
+
+
+async def test_known_task_comes_with_an_ending_that_was_asked_before() -> None:
+    async with group_commit() as (group, _):
+        await group.accept([task(1, "a")])
+
+        _, known = await asyncio.gather(group.record([ending(1)]), group.accept([task(2, "a")]))
+
+        assert known == {2: KnownTask(task(1, "a"), ending(1))}
+
+
+async def test_failed_group_fails_all_its_callers_and_leaves_nothing_behind() -> None:
+    async with group_commit() as (group, ledger):
+        ledger.failures = [LedgerError("the disk is full")]
+
+        outcomes = await asyncio.gather(
+            group.accept([task(1)]), group.record([ending(1)]), return_exceptions=True
+        )
+
+        assert [type(one) for one in outcomes] == [LedgerError, LedgerError]
+        assert [str(one) for one in outcomes] == ["the disk is full"] * 2
+        assert outcomes[0] is not outcomes[1]
+        assert ledger.unfinished(0, 10) == []
+
+
+async def test_group_after_a_failed_one_is_written() -> None:
+    async with group_commit() as (group, ledger):
+        first = await shut_gate(group, ledger)
+        ledger.failures = [LedgerError("the disk is full")]
+        second = group.accept([task(1)])
+        ledger.gate.set()
+
+        with pytest.raises(LedgerError, match="the disk is full"):
+            await first
+        await second
+
+        assert ledger.unfinished(0, 10) == [task(1)]
+
+
+async def test_error_that_no_ledger_should_raise_reaches_the_caller_as_ledger_error() -> None:
+    async with group_commit() as (group, ledger):
+        ledger.failures = [OverflowError("too large")]
+
+        with pytest.raises(LedgerError, match="too large") as error:
+            await group.accept([task(1)])
+
+        assert isinstance(error.value.__cause__, OverflowError)
+
+
+async def test_caller_that_gives_up_disturbs_nobody() -> None:
+    async with group_commit() as (group, ledger):
+        first = await shut_gate(group, ledger)
+        given_up, kept = group.accept([task(1)]), group.accept([task(2)])
+        given_up.cancel()
+        ledger.gate.set()
+
+        await asyncio.gather(first, kept)
+
+        assert ledger.unfinished(0, 10) == [task(1), task(2), task(1000)]
+
+
+async def test_caller_that_gives_up_in_a_failed_group_disturbs_nobody() -> None:
+    async with group_commit() as (group, ledger):
+        first = await shut_gate(group, ledger)
+        ledger.failures = [None, LedgerError("the disk is full")]
+        given_up, kept = group.accept([task(1)]), group.accept([task(2)])
+        given_up.cancel()
+        ledger.gate.set()
+
+        await first
+        with pytest.raises(LedgerError):
+            await kept
+
+
+async def test_reads_are_answered_during_a_write() -> None:
+    async with group_commit() as (group, ledger):
+        await group.accept([task(1)])
+        first = await shut_gate(group, ledger)
+
+        assert await group.read(lambda ledger: ledger.unfinished(0, 10)) == [task(1)]
+
+        assert not first.done()
+        ledger.gate.set()
+        await first
+
+
+async def test_reads_run_on_a_thread_that_is_not_the_loops() -> None:
+    async with group_commit() as (group, _):
+        assert await group.read(lambda _: threading.get_ident()) != threading.get_ident()
+
+
+async def test_read_raises_what_the_question_raises() -> None:
+    async with group_commit() as (group, _):
+        with pytest.raises(ZeroDivisionError):
+            await group.read(lambda _: 1 // 0)
+
+
+async def test_close_writes_what_waits_and_closes(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    async with group_commit(SlowLedger(path)) as (group, ledger):
+        first = await shut_gate(group, ledger)
+        second = group.accept([task(1)])
+        closing = asyncio.ensure_future(group.close())
+        ledger.gate.set()
+
+        await closing
+
+        assert first.done()
+        assert second.done()
+        reopened = SqliteLedger(path)
+        assert reopened.unfinished(0, 10) == [task(1), task(1000)]
+        reopened.close()
+
+
+async def test_close_answers_the_reads_that_wait() -> None:
+    async with group_commit() as (group, _):
+        release = threading.Event()
+        slow = asyncio.ensure_future(group.read(lambda _: release.wait()))
+        waiting = asyncio.ensure_future(group.read(lambda ledger: ledger.totals().last_number))
+        await group.accept([task(7)])
+        closing = asyncio.ensure_future(group.close())
+        release.set()
+
+        await closing
+
+        assert slow.result()
+        assert waiting.result() == 7
+
+
+async def test_close_that_is_cancelled_still_closes(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    async with group_commit(SlowLedger(path)) as (group, ledger):
+        await shut_gate(group, ledger)
+        closing = asyncio.ensure_future(group.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        ledger.gate.set()
+
+        await group.close()
+
+        SqliteLedger(path).close()
+
+
+async def test_closed_ledger_refuses_every_use() -> None:
+    async with group_commit() as (group, _):
+        await group.close()
+
+        with pytest.raises(LedgerError, match="closed"):
+            group.accept([task(1)])
+        with pytest.raises(LedgerError, match="closed"):
+            group.record([ending(1)])
+        with pytest.raises(LedgerError, match="closed"):
+            await group.read(lambda ledger: ledger.totals())
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    calls=st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=20),
+    failing=st.lists(st.booleans(), max_size=10),
+)
+async def test_caller_is_resumed_without_error_exactly_when_its_tasks_are_committed(
+    calls: list[tuple[int, bool]], failing: list[bool]
+) -> None:
+    async with group_commit() as (group, ledger):
+        ledger.failures = [LedgerError("the disk is full") if fails else None for fails in failing]
+        asked: list[tuple[list[AcceptedTask], asyncio.Future[Any]]] = []
+        number = 0
+        for count, is_awaited in calls:
+            tasks = [task(number + n) for n in range(1, count + 1)]
+            number += count
+            asked.append((tasks, group.accept(tasks)))
+            if is_awaited:
+                await asyncio.wait([asked[-1][1]])
+        await asyncio.gather(*(done for _, done in asked), return_exceptions=True)
+
+        committed = [one for tasks, done in asked if not done.exception() for one in tasks]
+        assert ledger.unfinished(0, 100) == committed
