@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 import traceback
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 
 from raypool.events import ErrorEvent, Verdict
 
@@ -40,9 +44,32 @@ def error_event(error: BaseException, verdict: Verdict | None = None) -> ErrorEv
     )
 
 
+def retry_after_seconds(headers: Mapping[str, str] | None) -> float | None:
+    """How long a provider asks to wait: `retry-after-ms`, or `retry-after` (seconds or a date)."""
+    if not headers:
+        return None
+    if (milliseconds := _seconds(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    text = headers.get("retry-after")
+    seconds = _seconds(text)
+    return seconds if seconds is not None else _seconds_until(text)
+
+
 def _retry_after(error: BaseException) -> float | None:
     headers = getattr(getattr(error, "response", None), "headers", None)
+    return retry_after_seconds(headers) if isinstance(headers, Mapping) else None
+
+
+def _seconds(text: str | None) -> float | None:
     try:
-        return float(headers["retry-after"]) if headers else None
-    except (KeyError, TypeError, ValueError):
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < math.inf else None
+
+
+def _seconds_until(date: str | None) -> float | None:
+    try:
+        return max(0.0, parsedate_to_datetime(date or "").timestamp() - time.time())
+    except (ValueError, OverflowError):
         return None
