@@ -57,8 +57,8 @@ class _FunctionSession(Session):
         if not isinstance(answer, Response):
             yield _wrong_answer(answer)
             return
-        self._remember(prompt, answer.text)
         yield TextEvent(answer.text)
+        self._remember(prompt, answer.text)
         yield ResultEvent(
             model=answer.model,
             stop_reason=answer.stop_reason,
