@@ -1,0 +1,49 @@
+"""Prices: ours must be the library's, at a fraction of its time."""
+
+from __future__ import annotations
+
+import genai_prices
+import pytest
+
+from raypool.prices import cost_usd
+from raypool.usage import Usage
+
+MODELS = ("claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-haiku-5-5-20260101")
+USAGES = (
+    Usage(0, 0),
+    Usage(1, 1),
+    Usage(1000, 200, cache_read_tokens=30, cache_write_tokens=4),
+    Usage(0, 0, cache_read_tokens=1000),
+    Usage(0, 0, cache_write_tokens=1000),
+    Usage(100_000, 500),
+    Usage(50_000, 500, cache_read_tokens=50_001),
+    Usage(900_000, 9000, cache_write_tokens=100_000),
+)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("usage", USAGES, ids=str)
+def test_the_price_is_the_librarys(model: str, usage: Usage) -> None:
+    theirs = genai_prices.Usage(
+        input_tokens=usage.total_tokens - usage.output_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+    )
+    expected = genai_prices.calc_price(theirs, model, provider_id="anthropic").total_price
+
+    assert cost_usd(model, usage) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_each_kind_of_token_has_its_price() -> None:
+    kinds = [Usage(1), Usage(0, 1), Usage(0, 0, 1), Usage(0, 0, 0, 1)]
+
+    prices = {cost_usd("claude-sonnet-5-5", usage) for usage in kinds}
+
+    assert len(prices) == 4
+    assert all(prices)
+
+
+@pytest.mark.parametrize("model", ["smollm2", "gpt-4o", "", "my-claude-haiku-5-5"])
+def test_a_model_that_anthropic_does_not_sell_has_no_price(model: str) -> None:
+    assert cost_usd(model, Usage(1000, 1000)) is None
