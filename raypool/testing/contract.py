@@ -1,0 +1,246 @@
+"""The promises of `raypool.backends.base`, as tests that any backend can be put through."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import ClassVar, Concatenate, ParamSpec, TypeAlias
+
+import cloudpickle
+import pytest
+
+from raypool.agent import SessionOptions
+from raypool.backends.base import Backend, Session
+from raypool.events import ErrorEvent, Event, ResultEvent, TextEvent
+from raypool.task import Content
+
+Options = ParamSpec("Options")
+AsyncTest: TypeAlias = Callable[Concatenate["BackendContract", Backend, Options], Awaitable[None]]
+Test: TypeAlias = Callable[Concatenate["BackendContract", Backend, Options], None]
+
+CANCELLED_AFTER_STEPS = (1, 10, 100)
+
+
+def _with_open_backend(test: AsyncTest[Options]) -> Test[Options]:
+    """Run `test` on an event loop of its own, with the backend prepared and open."""
+
+    def run(
+        self: BackendContract, backend: Backend, *args: Options.args, **options: Options.kwargs
+    ) -> None:
+        async def scenario() -> None:
+            async with asyncio.timeout(self.timeout), _opened(backend.prepare()) as opened:
+                await test(self, opened, *args, **options)
+
+        asyncio.run(scenario())
+
+    wrapped: Test[Options] = functools.update_wrapper(run, test)  # type: ignore[assignment]
+    return wrapped
+
+
+class BackendContract:
+    """A test class for a backend of your own: subclass it and write the `backend` fixture.
+
+        class TestMyBackend(BackendContract):
+            @pytest.fixture
+            def backend(self):
+                return MyBackend()
+
+    The attributes say what to ask. A backend whose answers do not depend on the
+    conversation sets `remembered = None`, and the tests of its memory are skipped.
+
+    Attributes:
+        question: a prompt that gets an answer.
+        fact: a prompt with something to remember.
+        recall: a prompt that asks for what `fact` said.
+        remembered: what the answer to `recall` has in it after `fact`, and only then.
+        failing: a prompt whose turn ends in an error; `None` skips the tests of errors.
+        secrets: texts that no `repr` and no error may show.
+        sessions_side_by_side: how many sessions are run at a time.
+        options: how each session is opened.
+        timeout: the longest that one test may take, in seconds.
+    """
+
+    question: ClassVar[str] = "What is the capital of France?"
+    fact: ClassVar[str] = "The password is cobalt."
+    recall: ClassVar[str] = "What is the password?"
+    remembered: ClassVar[str | None] = "cobalt"
+    failing: ClassVar[str | None] = None
+    secrets: ClassVar[tuple[str, ...]] = ()
+    sessions_side_by_side: ClassVar[int] = 50
+    options: ClassVar[SessionOptions] = SessionOptions(system="Be brief.", max_tokens=50)
+    timeout: ClassVar[float] = 60.0
+
+    @_with_open_backend
+    async def test_a_turn_ends_in_one_result_and_nothing_after(self, backend: Backend) -> None:
+        events = await _turn(await backend.start(self.options), self.question)
+
+        assert isinstance(events[-1], ResultEvent), f"the question got no answer: {events}"
+        assert _count_of_ends(events) == 1, f"a turn must end once: {events}"
+
+    @_with_open_backend
+    async def test_text_events_hold_the_answer(self, backend: Backend) -> None:
+        events = await _turn(await backend.start(self.options), self.question)
+
+        assert _text(events).strip(), f"the text events have no text: {events}"
+
+    @_with_open_backend
+    async def test_a_prompt_may_be_a_list_of_messages(self, backend: Backend) -> None:
+        content = [{"type": "text", "text": self.question}]
+        session = await backend.start(self.options)
+
+        events = await _turn(session, [{"role": "user", "content": content}])
+
+        assert isinstance(events[-1], ResultEvent), f"messages got no answer: {events}"
+
+    @_with_open_backend
+    async def test_a_second_prompt_continues_the_conversation(self, backend: Backend) -> None:
+        remembered = self._what_is_remembered()
+        session = await backend.start(self.options)
+
+        await _turn(session, self.fact)
+        answer = _text(await _turn(session, self.recall))
+
+        assert remembered in answer, f"the first turn is forgotten: {answer!r}"
+
+    @_with_open_backend
+    async def test_sessions_know_nothing_of_each_other(self, backend: Backend) -> None:
+        remembered = self._what_is_remembered()
+        first, second = await backend.start(self.options), await backend.start(self.options)
+
+        await _turn(first, self.fact)
+        answer = _text(await _turn(second, self.recall))
+
+        assert remembered not in answer, f"one session heard the other: {answer!r}"
+
+    @_with_open_backend
+    async def test_many_sessions_run_side_by_side(self, backend: Backend) -> None:
+        async def ask() -> list[Event]:
+            return await _turn(await backend.start(self.options), self.question)
+
+        turns = await asyncio.gather(*(ask() for _ in range(self.sessions_side_by_side)))
+
+        failures = [events[-1] for events in turns if not isinstance(events[-1], ResultEvent)]
+        assert not failures, f"{len(failures)} of {len(turns)} failed: {failures[0]}"
+
+    @pytest.mark.parametrize("steps", CANCELLED_AFTER_STEPS)
+    @_with_open_backend
+    async def test_a_cancelled_turn_leaves_the_conversation_as_it_was(
+        self, backend: Backend, steps: int
+    ) -> None:
+        session = await backend.start(self.options)
+        turn = asyncio.create_task(_turn(session, self.fact))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+
+        turn.cancel()
+        await asyncio.wait([turn])
+
+        await self._check_goes_on(session, must_forget=turn.cancelled())
+
+    @_with_open_backend
+    async def test_a_turn_left_in_the_middle_leaves_the_conversation_as_it_was(
+        self, backend: Backend
+    ) -> None:
+        session = await backend.start(self.options)
+        events = session.prompt(self.fact)
+
+        first = await anext(events)
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()
+
+        await self._check_goes_on(session, must_forget=not isinstance(first, ResultEvent))
+
+    @_with_open_backend
+    async def test_what_goes_wrong_is_yielded_and_not_raised(self, backend: Backend) -> None:
+        events = await _turn(await backend.start(self.options), self._what_fails())
+
+        assert isinstance(events[-1], ErrorEvent), f"{self.failing!r} must fail: {events}"
+        assert _count_of_ends(events) == 1, f"a turn must end once: {events}"
+        assert events[-1].message, "an error must say what happened"
+
+    @_with_open_backend
+    async def test_a_failed_turn_leaves_the_session_usable(self, backend: Backend) -> None:
+        session = await backend.start(self.options)
+
+        await _turn(session, self._what_fails())
+        events = await _turn(session, self.question)
+
+        assert isinstance(events[-1], ResultEvent), f"no answer after an error: {events}"
+
+    @_with_open_backend
+    async def test_closing_twice_does_no_harm(self, backend: Backend) -> None:
+        session = await backend.start(self.options)
+        await _turn(session, self.question)
+
+        for _ in range(2):
+            await session.close()
+        for _ in range(2):
+            await backend.close()
+
+    @_with_open_backend
+    async def test_it_pickles_also_while_it_is_open(self, backend: Backend) -> None:
+        session = await backend.start(self.options)
+        await _turn(session, self.question)
+
+        async with _opened(cloudpickle.loads(cloudpickle.dumps(backend))) as copy:
+            events = await _turn(await copy.start(self.options), self.question)
+
+        assert isinstance(events[-1], ResultEvent), f"the unpickled copy fails: {events}"
+
+    @_with_open_backend
+    async def test_no_repr_shows_a_secret(self, backend: Backend) -> None:
+        session = await backend.start(self.options)
+
+        self._check_hides_secrets(f"{backend!r} {backend} {session!r}")
+
+    @_with_open_backend
+    async def test_no_error_shows_a_secret(self, backend: Backend) -> None:
+        events = await _turn(await backend.start(self.options), self._what_fails())
+
+        self._check_hides_secrets(repr(events))
+        self._check_hides_secrets(str(cloudpickle.dumps(events)))
+
+    async def _check_goes_on(self, session: Session, *, must_forget: bool) -> None:
+        events = await _turn(session, self.recall)
+
+        assert isinstance(events[-1], ResultEvent), f"the session is broken: {events}"
+        if must_forget and self.remembered is not None:
+            assert self.remembered not in _text(events), "a turn without a result is remembered"
+
+    def _check_hides_secrets(self, text: str) -> None:
+        for secret in self.secrets:
+            assert secret not in text, "a secret can be read"
+
+    def _what_is_remembered(self) -> str:
+        if self.remembered is None:
+            pytest.skip("remembered = None: answers do not depend on the conversation")
+        return self.remembered
+
+    def _what_fails(self) -> str:
+        if self.failing is None:
+            pytest.skip("failing = None: no prompt is known to fail")
+        return self.failing
+
+
+@asynccontextmanager
+async def _opened(backend: Backend) -> AsyncIterator[Backend]:
+    await backend.open()
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
+async def _turn(session: Session, prompt: Content) -> list[Event]:
+    """All events of one turn."""
+    return [event async for event in session.prompt(prompt)]
+
+
+def _text(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextEvent))
+
+
+def _count_of_ends(events: list[Event]) -> int:
+    return sum(isinstance(event, ResultEvent | ErrorEvent) for event in events)

@@ -1,0 +1,262 @@
+"""A stand-in for the Messages API that answers over real HTTP, and misbehaves on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from aiohttp import web
+
+from raypool.testing.messages_faults import KINDS, Exchange, Fault
+from raypool.testing.messages_wire import Answer, Call, count_words, error_body
+
+Reply: TypeAlias = str | Answer | Callable[[Call], str | Answer] | None
+Faults: TypeAlias = Sequence[Fault | None] | Callable[[Call], Fault | None]
+
+MAX_BODY_BYTES = 64 << 20
+BACKLOG = 4096
+START_TIMEOUT_SECONDS = 10.0
+SHUTDOWN_SECONDS = 0.05
+LIMITS_PER_MINUTE = {"requests": 4_000, "input-tokens": 2_000_000, "output-tokens": 400_000}
+REQUIRED = ("model", "max_tokens", "messages")
+
+
+class MessagesServer:
+    """Speaks the Messages API on a free port of 127.0.0.1, in a thread of its own.
+
+    `with MessagesServer(reply="Paris") as server:` serves at `server.url` until
+    the block ends; requests that still hang then are dropped.
+
+    Args:
+        reply: the answer to every request, or a function of the `Call` that
+            gives it; it runs on the server's thread. `None` echoes the prompt.
+        latency: seconds before an answer or a fault, or a function of the `Call`.
+        faults: what goes wrong: one item a request in the order of arrival
+            (`None` answers well, as do requests after the last item), or a function of the `Call`.
+        api_key: requests without this key get a 401; `None` takes any.
+        models: requests for another model get a 404; `None` takes any.
+    """
+
+    def __init__(
+        self,
+        reply: Reply = None,
+        *,
+        latency: float | Callable[[Call], float] = 0.0,
+        faults: Faults = (),
+        api_key: str | None = None,
+        models: Sequence[str] | None = None,
+    ) -> None:
+        self._reply = reply
+        self._latency = latency
+        self._faults = faults
+        self._api_key = api_key
+        self._models = models
+        self._calls: list[Call] = []
+        self._peers: set[tuple[str, int]] = set()
+        self._in_flight = 0
+        self._peak = 0
+        self._changed = threading.Condition()
+        self._started: Future[str] = Future()
+        self._thread = threading.Thread(target=self._run, name="messages-server", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it listens, as a `base_url`."""
+        return self._started.result(START_TIMEOUT_SECONDS)
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every request to `/v1/messages` so far, in the order of arrival."""
+        with self._changed:
+            return list(self._calls)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being answered."""
+        return self._in_flight
+
+    @property
+    def peak_in_flight(self) -> int:
+        """The most requests that were being answered at one time."""
+        return self._peak
+
+    @property
+    def connections(self) -> int:
+        """How many connections the requests came over."""
+        return len(self._peers)
+
+    def wait_for_calls(self, count: int, timeout: float = 10.0) -> None:
+        """Wait until `count` requests have arrived in all.
+
+        Raises:
+            TimeoutError: they have not within `timeout` seconds.
+        """
+        self._wait(lambda: len(self._calls) >= count, f"{count} requests", timeout)
+
+    def wait_until_idle(self, timeout: float = 10.0) -> None:
+        """Wait until no request is being answered; one whose client has gone ends.
+
+        Raises:
+            TimeoutError: one still is after `timeout` seconds.
+        """
+        self._wait(lambda: self._in_flight == 0, "the last request to end", timeout)
+
+    def __enter__(self) -> MessagesServer:
+        self._thread.start()
+        self._started.result(START_TIMEOUT_SECONDS)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except OSError as error:
+            self._started.set_exception(error)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        runner = web.AppRunner(
+            self._application(),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+        )
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=BACKLOG).start()
+        self._started.set_result(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        await self._stopping.wait()
+        await runner.cleanup()
+
+    def _application(self) -> web.Application:
+        application = web.Application(client_max_size=MAX_BODY_BYTES)
+        application.add_routes(
+            [
+                web.post("/v1/messages", self._answer_messages),
+                web.post("/v1/messages/count_tokens", self._answer_count_tokens),
+                web.get("/v1/models", self._answer_models),
+            ]
+        )
+        return application
+
+    async def _answer_messages(self, request: web.Request) -> web.StreamResponse:
+        body = await _read_body(request)
+        refusal = self._refusal(request, body)
+        if refusal is not None:
+            return refusal
+        with self._logged(request, body) as call:
+            if seconds := self._latency_of(call):
+                await asyncio.sleep(seconds)
+            exchange = Exchange(request, call, self._answer_to(call), _headers(call))
+            fault = self._fault_for(call)
+            return await (fault.serve(exchange) if fault else exchange.begin())
+
+    async def _answer_count_tokens(self, request: web.Request) -> web.StreamResponse:
+        body = await _read_body(request)
+        return self._refusal(request, body, required=("model", "messages")) or web.json_response(
+            {"input_tokens": count_words(body)}
+        )
+
+    async def _answer_models(self, request: web.Request) -> web.StreamResponse:
+        models = [
+            {"type": "model", "id": name, "display_name": name} for name in self._models or ()
+        ]
+        return self._refusal(request, {}, required=()) or web.json_response(
+            {"data": models, "has_more": False, "first_id": None, "last_id": None}
+        )
+
+    def _refusal(
+        self, request: web.Request, body: dict[str, Any], required: Sequence[str] = REQUIRED
+    ) -> web.Response | None:
+        """The error that the request gets for what it is, if it does."""
+        if self._api_key is not None and self._api_key not in _keys_of(request):
+            return _error(401, "invalid x-api-key")
+        for name in required:
+            if not body.get(name):
+                return _error(400, f"{name}: Field required")
+        if self._models is not None and body.get("model", self._models[0]) not in self._models:
+            return _error(404, f"model: {body['model']}")
+        return None
+
+    @contextmanager
+    def _logged(self, request: web.Request, body: dict[str, Any]) -> Iterator[Call]:
+        headers = {name.lower(): text for name, text in request.headers.items()}
+        with self._changed:
+            call = Call(number=len(self._calls) + 1, headers=headers, body=body)
+            self._calls.append(call)
+            if request.transport is not None:
+                self._peers.add(request.transport.get_extra_info("peername"))
+            self._in_flight += 1
+            self._peak = max(self._peak, self._in_flight)
+            self._changed.notify_all()
+        try:
+            yield call
+        finally:
+            with self._changed:
+                self._in_flight -= 1
+                self._changed.notify_all()
+
+    def _latency_of(self, call: Call) -> float:
+        return self._latency(call) if callable(self._latency) else self._latency
+
+    def _answer_to(self, call: Call) -> Answer:
+        reply = self._reply(call) if callable(self._reply) else self._reply
+        if isinstance(reply, Answer):
+            return reply
+        return Answer(call.prompt if reply is None else reply)
+
+    def _fault_for(self, call: Call) -> Fault | None:
+        if callable(self._faults):
+            return self._faults(call)
+        return self._faults[call.number - 1] if call.number <= len(self._faults) else None
+
+    def _wait(self, is_so: Callable[[], bool], what: str, timeout: float) -> None:
+        with self._changed:
+            if not self._changed.wait_for(is_so, timeout):
+                raise TimeoutError(
+                    f"waited {timeout:g} s for {what}: "
+                    f"{len(self._calls)} have arrived, {self._in_flight} are being answered"
+                )
+
+
+async def _read_body(request: web.Request) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _keys_of(request: web.Request) -> tuple[str, str]:
+    authorization = request.headers.get("authorization", "")
+    return authorization.removeprefix("Bearer "), request.headers.get("x-api-key", "")
+
+
+def _error(status: int, message: str) -> web.Response:
+    body = error_body(KINDS[status], message, request_id="req_refused")
+    return web.json_response(body, status=status, headers={"request-id": "req_refused"})
+
+
+def _headers(call: Call) -> dict[str, str]:
+    """The headers of every answer: limits that are never reached."""
+    in_a_minute = (datetime.now(UTC) + timedelta(minutes=1)).isoformat(timespec="seconds")
+    headers = {"request-id": f"req_{call.number}"}
+    for resource, limit in LIMITS_PER_MINUTE.items():
+        headers[f"anthropic-ratelimit-{resource}-limit"] = str(limit)
+        headers[f"anthropic-ratelimit-{resource}-remaining"] = str(limit - 1)
+        headers[f"anthropic-ratelimit-{resource}-reset"] = in_a_minute
+    return headers
