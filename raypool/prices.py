@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, TieredPrices
 
 PROVIDER = "anthropic"
+FAMILY = "claude"
 KNOWN_MODELS = 1024
 
 
@@ -21,7 +22,7 @@ def cost_usd(model: str, usage: Usage) -> float | None:
 
     Tokens written to the prompt cache are priced as kept for five minutes.
     """
-    known = _model_info(model)
+    known = _model_info(model) if FAMILY in model.lower() else None
     if known is None:
         return None
     price = known.get_prices(datetime.now(UTC))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import genai_prices
 import pytest
+from genai_prices.data_snapshot import get_snapshot
 
 from raypool.prices import cost_usd
 from raypool.usage import Usage
@@ -33,6 +34,12 @@ def test_the_price_is_the_librarys(model: str, usage: Usage) -> None:
     expected = genai_prices.calc_price(theirs, model, provider_id="anthropic").total_price
 
     assert cost_usd(model, usage) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_every_model_that_the_library_prices_has_a_price_here() -> None:
+    [provider] = [known for known in get_snapshot().providers if known.id == "anthropic"]
+
+    assert [model.id for model in provider.models if cost_usd(model.id, Usage(1)) is None] == []
 
 
 def test_each_kind_of_token_has_its_price() -> None:
