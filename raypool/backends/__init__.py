@@ -1,7 +1,16 @@
 """What a turn can talk to."""
 
+from raypool.backends.anthropic import AnthropicBackend
 from raypool.backends.base import Backend, Session
 from raypool.backends.function import FunctionBackend
+from raypool.backends.local import LocalBackend
 from raypool.backends.scripted import ScriptedBackend
 
-__all__ = ["Backend", "FunctionBackend", "ScriptedBackend", "Session"]
+__all__ = [
+    "AnthropicBackend",
+    "Backend",
+    "FunctionBackend",
+    "LocalBackend",
+    "ScriptedBackend",
+    "Session",
+]
