@@ -188,7 +188,7 @@ class MessagesServer:
         for name in required:
             if not body.get(name):
                 return _error(400, f"{name}: Field required")
-        if self._models is not None and body.get("model", self._models[0]) not in self._models:
+        if self._models is not None and "model" in required and body["model"] not in self._models:
             return _error(404, f"model: {body['model']}")
         return None
 
