@@ -14,7 +14,7 @@ from raypool.errors import LedgerError
 from raypool.file_hold import FileHold
 from raypool.sqlite_rows import SCHEMA
 
-APPLICATION_ID = 0x72617970
+APPLICATION_ID = int.from_bytes(b"rayp", "big")
 SCHEMA_VERSION = 1
 OLDEST_SQLITE = (3, 37, 0)
 BUSY_SECONDS = 5.0
@@ -22,7 +22,7 @@ BUSY_SECONDS = 5.0
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID_PLACE = slice(68, 72)
-_APPLICATION_ID_BYTES = APPLICATION_ID.to_bytes(4, "big")
+_APPLICATION_ID_BYTES = b"rayp"
 _WRITER_CACHE_KIB = 64 * 1024
 
 _WHAT_TO_DO: dict[int | type[OSError], str] = {

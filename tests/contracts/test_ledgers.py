@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
-import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from raypool.errors import LedgerError
 from raypool.ledger import EndedTask, KnownTask, Ledger, Totals
@@ -41,14 +36,6 @@ def ledger(open_ledger: Opener) -> Iterator[Ledger]:
     ledger = open_ledger()
     yield ledger
     ledger.close()
-
-
-@contextmanager
-def fresh_ledger(place: Place) -> Iterator[Ledger]:
-    with tempfile.TemporaryDirectory() as directory:
-        ledger = place(Path(directory))()
-        yield ledger
-        ledger.close()
 
 
 def task(number: int, task_id: str | None = None, prompt: Any = "why?") -> AcceptedTask:
@@ -348,143 +335,3 @@ def test_surrogates_in_an_ending_do_not_keep_it_from_being_recorded(ledger: Ledg
     assert ended.ending.cause == StoredCause(
         "BackendError", "OSError", "no file \ufffd", "trace \ufffd"
     )
-
-
-texts = st.text(max_size=40)
-names = st.none() | texts
-amounts = st.none() | st.floats(min_value=0, allow_nan=False)
-counts = st.integers(0, 2**40)
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(-1e9, 1e9) | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=8,
-)
-messages = st.lists(
-    st.fixed_dictionaries({"role": st.just("user"), "content": texts | st.lists(json_values)}),
-    min_size=1,
-    max_size=3,
-)
-tasks = st.builds(
-    AcceptedTask,
-    number=st.integers(1, 2**63 - 1),
-    id=st.text(min_size=1, max_size=40),
-    prompt=texts | messages,
-    role=names,
-    metadata=json_values,
-    timeout=amounts,
-)
-endings = st.builds(
-    Ending,
-    number=st.just(0),
-    state=st.sampled_from(get_args(EndState)),
-    worker=names,
-    attempts=counts,
-    completed_at=counts,
-    duration_ms=amounts,
-    text=names,
-    usage=st.builds(Usage, counts, counts, counts, counts),
-    model=names,
-    stop_reason=names,
-    session_id=names,
-    cost_usd=amounts,
-    cause=st.none() | st.builds(StoredCause, texts, texts, texts, texts),
-)
-
-
-@pytest.mark.parametrize("place", PLACES)
-@settings(deadline=None, max_examples=200)
-@given(task=tasks, ending=endings)
-def test_any_task_and_ending_come_back_as_they_were(
-    place: Place, task: AcceptedTask, ending: Ending
-) -> None:
-    ending = msgspec.structs.replace(ending, number=task.number)
-    with fresh_ledger(place) as ledger:
-        ledger.write([task], [ending])
-
-        assert ledger.find(task.id) == KnownTask(task, ending)
-
-
-class Model:
-    """A ledger in three lines a method."""
-
-    def __init__(self) -> None:
-        self.tasks: dict[str, AcceptedTask] = {}
-        self.endings: dict[int, Ending] = {}
-
-    def write(self, tasks: list[AcceptedTask], endings: list[Ending]) -> dict[int, KnownTask]:
-        stored = {one.number: self.tasks.setdefault(one.id, one) for one in tasks}
-        for one in endings:
-            self.endings.setdefault(one.number, one)
-        return {
-            number: KnownTask(one, self.endings.get(one.number))
-            for number, one in stored.items()
-            if one.number != number
-        }
-
-    def requeue_failed(self) -> int:
-        failed = [number for number, one in self.endings.items() if one.state == "failed"]
-        for number in failed:
-            del self.endings[number]
-        return len(failed)
-
-    def unfinished(self) -> list[AcceptedTask]:
-        return [one for one in self.tasks.values() if one.number not in self.endings]
-
-    def count(self, state: EndState) -> int:
-        return sum(one.state == state for one in self.endings.values())
-
-
-ids = st.sampled_from(["a", "b", "c", "d", "e", "f", "g", "h"])
-outcomes = st.tuples(st.integers(0, 100), st.sampled_from(get_args(EndState)))
-steps = st.tuples(st.lists(ids, max_size=6), st.lists(outcomes, max_size=6), st.booleans())
-
-
-@pytest.mark.parametrize("place", PLACES)
-@settings(deadline=None, max_examples=100)
-@given(history=st.lists(steps, max_size=8))
-def test_any_history_leaves_what_its_words_say(
-    place: Place, history: list[tuple[list[str], list[tuple[int, EndState]], bool]]
-) -> None:
-    model = Model()
-    number = 0
-    with fresh_ledger(place) as ledger:
-        for task_ids, ends, is_requeued in history:
-            asked = [task(number + n, one) for n, one in enumerate(task_ids, 1)]
-            number += len(asked)
-            known_numbers = [one.number for one in model.tasks.values()] or [0]
-            told = [
-                ending(known_numbers[place % len(known_numbers)], state, text=f"{number} {place}")
-                for place, state in ends
-                if model.tasks
-            ]
-
-            assert ledger.write(asked, told) == model.write(asked, told)
-            if is_requeued:
-                assert ledger.requeue_failed() == model.requeue_failed()
-
-            assert ledger.unfinished(0, 100) == model.unfinished()
-            assert [one.ending for one in ledger.ended(0, 100)] == list(model.endings.values())
-            totals = ledger.totals()
-            assert totals.unfinished == len(model.unfinished())
-            assert totals.completed == model.count("completed")
-            assert totals.failed == model.count("failed")
-            assert totals.cancelled == model.count("cancelled")
-
-
-@pytest.mark.parametrize("place", PLACES)
-@settings(deadline=None, max_examples=30)
-@given(
-    states=st.lists(st.sampled_from(get_args(EndState)), min_size=1, max_size=8),
-    calls=st.integers(1, 8),
-)
-def test_first_ending_wins_in_whatever_calls_they_come(
-    place: Place, states: list[EndState], calls: int
-) -> None:
-    given_endings = [ending(1, state, text=str(n)) for n, state in enumerate(states)]
-    with fresh_ledger(place) as ledger:
-        ledger.accept([task(1)])
-
-        for start in range(0, len(given_endings), calls):
-            ledger.record(given_endings[start : start + calls])
-
-        assert [one.ending for one in ledger.ended(0, 10)] == given_endings[:1]

@@ -1,0 +1,192 @@
+"""What every ledger promises, held against anything that hypothesis can think of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import TypeAlias, get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from raypool.ledger import KnownTask, Ledger
+from raypool.records import AcceptedTask, Ending, EndState, StoredCause
+from raypool.sqlite_ledger import SqliteLedger
+from raypool.usage import Usage
+
+NewLedger: TypeAlias = Callable[[], Ledger]
+
+NEW_LEDGERS = [pytest.param(SqliteLedger, id="temporary sqlite")]
+
+
+def task(number: int, task_id: str) -> AcceptedTask:
+    return AcceptedTask(number, task_id, "why?")
+
+
+def ending(number: int, state: EndState, text: str) -> Ending:
+    return Ending(number, state, "pool-1", 1, 1_700_000_000_000, text=text)
+
+
+texts = st.text(max_size=40)
+names = st.none() | texts
+amounts = st.none() | st.floats(min_value=0, allow_nan=False)
+counts = st.integers(0, 2**40)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(-1e9, 1e9) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+messages = st.lists(
+    st.fixed_dictionaries({"role": st.just("user"), "content": texts | st.lists(json_values)}),
+    min_size=1,
+    max_size=3,
+)
+tasks = st.builds(
+    AcceptedTask,
+    number=st.integers(1, 2**63 - 1),
+    id=st.text(min_size=1, max_size=40),
+    prompt=texts | messages,
+    role=names,
+    metadata=json_values,
+    timeout=amounts,
+)
+endings = st.builds(
+    Ending,
+    number=st.just(0),
+    state=st.sampled_from(get_args(EndState)),
+    worker=names,
+    attempts=counts,
+    completed_at=counts,
+    duration_ms=amounts,
+    text=names,
+    usage=st.builds(Usage, counts, counts, counts, counts),
+    model=names,
+    stop_reason=names,
+    session_id=names,
+    cost_usd=amounts,
+    cause=st.none() | st.builds(StoredCause, texts, texts, texts, texts),
+)
+
+
+@pytest.mark.parametrize("new_ledger", NEW_LEDGERS)
+@settings(deadline=None, max_examples=200)
+@given(task=tasks, ending=endings)
+def test_any_task_and_ending_come_back_as_they_were(
+    new_ledger: NewLedger, task: AcceptedTask, ending: Ending
+) -> None:
+    ending = msgspec.structs.replace(ending, number=task.number)
+    with closing(new_ledger()) as ledger:
+        ledger.write([task], [ending])
+
+        assert ledger.find(task.id) == KnownTask(task, ending)
+
+
+class Model:
+    """A ledger in three lines a method."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, AcceptedTask] = {}
+        self.endings: dict[int, Ending] = {}
+
+    def write(self, tasks: list[AcceptedTask], endings: list[Ending]) -> dict[int, KnownTask]:
+        stored = {one.number: self.tasks.setdefault(one.id, one) for one in tasks}
+        for one in endings:
+            self.endings.setdefault(one.number, one)
+        return {
+            number: KnownTask(one, self.endings.get(one.number))
+            for number, one in stored.items()
+            if one.number != number
+        }
+
+    def requeue_failed(self) -> int:
+        failed = [number for number, one in self.endings.items() if one.state == "failed"]
+        for number in failed:
+            del self.endings[number]
+        return len(failed)
+
+    def unfinished(self) -> list[AcceptedTask]:
+        return [one for one in self.tasks.values() if one.number not in self.endings]
+
+    def count(self, state: EndState) -> int:
+        return sum(one.state == state for one in self.endings.values())
+
+
+ids = st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f", "g", "h"]), max_size=6)
+ends = st.lists(st.tuples(st.integers(0, 100), st.sampled_from(get_args(EndState))), max_size=6)
+
+
+class LedgerHistory(RuleBasedStateMachine):
+    """Any history of writes leaves in a ledger what it leaves in the model."""
+
+    new_ledger: NewLedger
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = type(self).new_ledger()
+        self.model = Model()
+        self.last_number = 0
+
+    @rule(ids=ids, ends=ends)
+    def write(self, ids: list[str], ends: list[tuple[int, EndState]]) -> None:
+        tasks = [task(self.last_number + place, one) for place, one in enumerate(ids, 1)]
+        endings = [self.some_ending(choice, state) for choice, state in ends if self.model.tasks]
+        self.last_number += len(tasks)
+
+        assert self.ledger.write(tasks, endings) == self.model.write(tasks, endings)
+
+    @rule()
+    def requeue_failed(self) -> None:
+        assert self.ledger.requeue_failed() == self.model.requeue_failed()
+
+    @invariant()
+    def holds_the_same_tasks(self) -> None:
+        ended = [one.ending for one in self.ledger.ended(0, 100)]
+
+        assert self.ledger.unfinished(0, 100) == self.model.unfinished()
+        assert ended == list(self.model.endings.values())
+
+    @invariant()
+    def counts_the_same_tasks(self) -> None:
+        totals = self.ledger.totals()
+
+        assert totals.unfinished == len(self.model.unfinished())
+        assert totals.completed == self.model.count("completed")
+        assert totals.failed == self.model.count("failed")
+        assert totals.cancelled == self.model.count("cancelled")
+
+    def some_ending(self, choice: int, state: EndState) -> Ending:
+        numbers = [one.number for one in self.model.tasks.values()]
+        return ending(numbers[choice % len(numbers)], state, f"{self.last_number} {choice}")
+
+    def teardown(self) -> None:
+        self.ledger.close()
+
+
+class SqliteHistory(LedgerHistory):
+    new_ledger = SqliteLedger
+
+
+TestAnyHistoryOfSqlite = SqliteHistory.TestCase
+TestAnyHistoryOfSqlite.settings = settings(deadline=None, max_examples=60, stateful_step_count=12)
+
+
+@pytest.mark.parametrize("new_ledger", NEW_LEDGERS)
+@settings(deadline=None, max_examples=30)
+@given(
+    states=st.lists(st.sampled_from(get_args(EndState)), min_size=1, max_size=8),
+    size=st.integers(1, 8),
+)
+def test_first_ending_wins_in_whatever_calls_they_come(
+    new_ledger: NewLedger, states: list[EndState], size: int
+) -> None:
+    told = [ending(1, state, str(place)) for place, state in enumerate(states)]
+    with closing(new_ledger()) as ledger:
+        ledger.accept([task(1, "a")])
+
+        for start in range(0, len(told), size):
+            ledger.record(told[start : start + size])
+
+        assert [one.ending for one in ledger.ended(0, 10)] == told[:1]
