@@ -176,7 +176,16 @@ class WorkerReport(msgspec.Struct, frozen=True):
     finished: int
 
 
-_encode = msgspec.msgpack.Encoder().encode
+def _plain(value: object) -> str | float:
+    """A text or a number of a derived class, as `numpy.str_`, travels as a plain one."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise NotImplementedError(f"{type(value).__name__} is not what a message can hold")
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 
 decode_submissions = msgspec.msgpack.Decoder(list[Submission]).decode
 decode_receipt = msgspec.msgpack.Decoder(Receipt).decode
