@@ -16,6 +16,7 @@ Content: TypeAlias = str | list[dict[str, Any]]
 State: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
 
 MAX_ID_LENGTH = 512
+MAX_TIMEOUT_SECONDS = 1e9
 _BLOCK_TYPES = ("text", "image")
 
 
@@ -56,7 +57,7 @@ def check_task(task: Task) -> None:
     if task.timeout is not None:
         _check_timeout(task.timeout)
     if task.metadata is not None:
-        _check_metadata(task.metadata)
+        _check_json(task.metadata, "metadata")
 
 
 def check_prompt(prompt: object) -> None:
@@ -103,15 +104,19 @@ def _check_id(task_id: object) -> None:
 
 def _check_timeout(timeout: object) -> None:
     is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if not is_number or not timeout > 0:  # type: ignore[operator]
-        raise InvalidTask(f"timeout must be a number of seconds above 0, got {timeout!r}")
+    if not is_number or not 0 < timeout <= MAX_TIMEOUT_SECONDS:  # type: ignore[operator]
+        raise InvalidTask(
+            f"timeout must be a number of seconds above 0, at most {MAX_TIMEOUT_SECONDS:g}, "
+            f"got {timeout!r}"
+        )
 
 
-def _check_metadata(metadata: object) -> None:
+def _check_json(value: object, what: str) -> None:
     try:
-        msgspec.json.encode(metadata)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidTask(f"metadata must be what JSON can hold: {error}") from None
+        msgspec.json.encode(value)
+        msgspec.msgpack.encode(value)  # as it travels: with integers of 64 bits at most
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidTask(f"{what} must be what JSON can hold: {error}") from None
 
 
 def _check_messages(messages: list[Any]) -> None:
@@ -136,6 +141,7 @@ def _check_message(message: object, where: str) -> None:
             _check_block(block, where)
     else:
         raise InvalidTask(f"{where}: content must be a text or a list of blocks that is not empty")
+    _check_json(message, where)
 
 
 def _check_block(block: object, where: str) -> None:
@@ -147,10 +153,6 @@ def _check_block(block: object, where: str) -> None:
         _check_text(block["text"], where)
     elif not isinstance(block.get("source"), Mapping):
         raise InvalidTask(f"{where}: an image block must have a 'source'")
-    try:
-        msgspec.json.encode(block)
-    except (TypeError, ValueError) as error:
-        raise InvalidTask(f"{where}: a block must be what JSON can hold: {error}") from None
 
 
 def _outline(value: object) -> str:
