@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import cloudpickle
@@ -13,20 +20,72 @@ from raypool.agent import Agent
 def pack(agent: type[Agent], agent_options: Mapping[str, Any], backend: object) -> bytes:
     """Pickle what a worker needs; only workers of the pool unpickle it.
 
+    What is defined in a module that workers could not import (a file beside none of the
+    directories that Ray gives them) travels as code, so that it needs no installing.
+
     Raises:
         TypeError: names the option that cannot be pickled, and why.
     """
-    for option, value in (
-        ("agent", agent),
-        ("agent_options", agent_options),
-        ("backend", backend),
-    ):
-        try:
-            cloudpickle.dumps(value)
-        except Exception as error:
-            raise TypeError(
-                f"{option} must be something that can be pickled, to be sent to the workers: "
-                f"{type(error).__name__}: {error}. Make connections, locks and open files "
-                "in the worker (Agent.init_agent, Backend.open)"
-            ) from error
-    return cast(bytes, cloudpickle.dumps((agent, dict(agent_options), backend)))
+    parts = {"agent": agent, "agent_options": dict(agent_options), "backend": backend}
+    with _travelling_as_code(_modules_of_this_process_only()):
+        for option, value in parts.items():
+            _check_pickles(option, value)
+        return cast(bytes, cloudpickle.dumps(tuple(parts.values())))
+
+
+def _check_pickles(option: str, value: object) -> None:
+    try:
+        cloudpickle.dumps(value)
+    except Exception as error:
+        raise TypeError(
+            f"{option} must be something that can be pickled, to be sent to the workers: "
+            f"{type(error).__name__}: {error}. Make connections, locks and open files "
+            "in the worker (Agent.init_agent, Backend.open)"
+        ) from error
+
+
+def _modules_of_this_process_only() -> list[ModuleType]:
+    everywhere = _installed_directories()
+    reachable = [*_directories_of_workers(), *everywhere]
+    return [
+        module
+        for name, module in sorted(sys.modules.items())
+        if (file := getattr(module, "__file__", None))
+        and module.__name__ != "__main__"
+        and not file.startswith(tuple(everywhere))
+        and not _finds(name, file, reachable)
+    ]
+
+
+def _installed_directories() -> list[str]:
+    paths = sysconfig.get_paths()
+    package = Path(__file__).parent
+    return [paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], str(package)]
+
+
+def _directories_of_workers() -> list[str]:
+    """Where Ray lets workers import from: the program's directory and the current one."""
+    python_path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [str(Path(sys.argv[0]).resolve().parent), str(Path.cwd()), *filter(None, python_path)]
+
+
+def _finds(name: str, file: str, directories: list[str]) -> bool:
+    top = name.partition(".")[0]
+    spec = PathFinder.find_spec(top, directories)
+    if spec is None:
+        return False
+    found = [spec.origin, *(spec.submodule_search_locations or [])]
+    return any(place and file.startswith(str(Path(place))) for place in found)
+
+
+@contextmanager
+def _travelling_as_code(modules: list[ModuleType]) -> Iterator[None]:
+    registered = cloudpickle.list_registry_pickle_by_value()
+    mine = [module for module in modules if module.__name__ not in registered]
+    for module in mine:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in mine:
+            cloudpickle.unregister_pickle_by_value(module)

@@ -302,6 +302,7 @@ class Pool:
         Raises:
             UnknownTask: the ledger has no task of that id.
         """
+        self._client.flush()
         found = self._client.call("find", id)
         if found is None:
             raise self._unknown(id)

@@ -1,0 +1,158 @@
+"""The worker actor alone: its mailbox, its slots, and what answers while a turn runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import ray
+
+from raypool import Agent, Response
+from raypool.agent import SessionOptions, Turn
+from raypool.backends import FunctionBackend, ScriptedBackend
+from raypool.messages import Assignment, decode_outcomes, encode
+from raypool.payload import pack
+from raypool.task import Content
+from raypool.worker import CONTROL, WAITING, Worker, WorkerSpec, concurrency_groups
+
+StartWorker = Callable[..., Any]
+
+
+class Numbers:
+    """A backend function that answers with how many turns started before this one."""
+
+    def __init__(self) -> None:
+        self.started = 0
+
+    async def answer(self, prompt: Content, options: SessionOptions) -> str:
+        self.started += 1
+        await asyncio.sleep(0)
+        return str(self.started - 1)
+
+
+class BlockingAgent(Agent):
+    """An agent whose callback blocks its thread."""
+
+    def handle_response(self, turn: Turn, response: Response) -> None:
+        time.sleep(2.0)
+
+
+@pytest.fixture
+def start_worker(local_ray: None) -> Iterator[StartWorker]:
+    actors: list[Any] = []
+
+    def start(backend: Any, *, agent: type[Agent] = Agent, concurrency: int = 1) -> Any:
+        spec = WorkerSpec("alone", "tests", "alone-1", "tester", concurrency, "task", 60.0)
+        groups: dict[str, Any] = {"concurrency_groups": concurrency_groups(concurrency)}
+        payload = pack(agent, {}, backend)
+        actor = ray.remote(**groups)(Worker).options(num_cpus=0).remote(spec, payload)
+        actors.append(actor)
+        ray.get(actor.start.remote())
+        return actor
+
+    yield start
+    for actor in actors:
+        ray.kill(actor)
+
+
+def envelope(*numbers: int, prompt: str = "hello") -> bytes:
+    return encode([Assignment(number, f"task-{number}", prompt) for number in numbers])
+
+
+def test_mailbox_starts_2000_calls_in_the_order_they_were_made(start_worker: StartWorker) -> None:
+    worker = start_worker(FunctionBackend(Numbers().answer))
+
+    calls = [worker.turn_of_one.remote(envelope(number)) for number in range(2_000)]
+    outcomes = [outcome for reply in ray.get(calls) for outcome in decode_outcomes(reply)]
+
+    assert [outcome.number for outcome in outcomes] == list(range(2_000))
+    answers = [outcome.answer for outcome in outcomes]
+    assert [int(answer.text) for answer in answers if answer] == list(range(2_000))
+
+
+def test_envelope_of_many_streams_every_outcome_once_and_in_order(
+    start_worker: StartWorker,
+) -> None:
+    worker = start_worker(ScriptedBackend(latency=0.001))
+
+    stream = worker.turn.remote(envelope(*range(300)))
+    numbers = [outcome.number for ref in stream for outcome in decode_outcomes(ray.get(ref))]
+
+    assert numbers == list(range(300))
+
+
+def test_concurrency_of_64_runs_64_turns_at_once(start_worker: StartWorker) -> None:
+    worker = start_worker(ScriptedBackend(latency=1.0), concurrency=64)
+
+    started = time.monotonic()
+    stream = worker.turn.remote(envelope(*range(128)))
+    ended = sum(len(decode_outcomes(ray.get(ref))) for ref in stream)
+
+    assert ended == 128
+    assert 2.0 <= time.monotonic() - started < 4.0
+
+
+@pytest.mark.parametrize(
+    ("backend", "agent"),
+    [
+        (ScriptedBackend(lambda prompt: time.sleep(2.0) or prompt), Agent),  # type: ignore[func-returns-value]
+        (ScriptedBackend(latency=2.0), Agent),
+        (ScriptedBackend(), BlockingAgent),
+    ],
+    ids=["a reply that blocks", "a turn that waits", "a callback that blocks"],
+)
+def test_status_answers_within_milliseconds_while_a_turn_runs(
+    start_worker: StartWorker, backend: ScriptedBackend, agent: type[Agent]
+) -> None:
+    worker = start_worker(backend, agent=agent)
+    running = worker.turn_of_one.remote(envelope(7))
+    while ray.get(worker.status.remote()).running != [7]:
+        pass
+
+    times = []
+    for _ in range(20):
+        asked = time.monotonic()
+        report = ray.get(worker.status.remote())
+        times.append(time.monotonic() - asked)
+        assert report.running == [7]
+
+    assert sorted(times)[10] < 0.05
+    assert len(decode_outcomes(ray.get(running))) == 1
+
+
+def test_waiting_status_leaves_plain_status_free(start_worker: StartWorker) -> None:
+    worker = start_worker(ScriptedBackend(latency=0.5))
+    running = worker.turn_of_one.remote(envelope(1))
+
+    waiting = worker.status.options(concurrency_group=WAITING).remote(after=1)
+    report = ray.get(worker.status.options(concurrency_group=CONTROL).remote())
+
+    assert report.finished == 0
+    assert ray.get(waiting).finished == 1
+    ray.get(running)
+
+
+def test_cancelled_tasks_are_dropped_from_an_envelope_that_runs(
+    start_worker: StartWorker,
+) -> None:
+    worker = start_worker(ScriptedBackend(latency=0.3))
+
+    stream = worker.turn.remote(envelope(1, 2, 3))
+    ray.get(worker.cancel.remote([2]))
+    outcomes = [outcome for ref in stream for outcome in decode_outcomes(ray.get(ref))]
+
+    answered = {outcome.number: outcome.answer is not None for outcome in outcomes}
+    assert answered == {1: True, 2: False, 3: True}
+
+
+def test_worker_has_its_own_process_and_says_which(start_worker: StartWorker) -> None:
+    worker = start_worker(ScriptedBackend())
+
+    report = ray.get(worker.status.remote())
+
+    assert report.pid != os.getpid()
+    assert report.node == ray.get_runtime_context().get_node_id()

@@ -1,0 +1,47 @@
+"""One Ray for all tests, and pools that end with the test that started them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import ray
+
+from raypool import Pool
+from raypool.backends import ScriptedBackend
+
+StartPool = Callable[..., Pool]
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A Ray of this run's own, whatever else runs on the machine."""
+    os.environ.pop("RAY_ADDRESS", None)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def start_pool(local_ray: None) -> Iterator[StartPool]:
+    """Starts pools as `Pool.start` does, with a scripted backend unless told otherwise."""
+    pools: list[Pool] = []
+
+    def start(size: int | None = None, **options: Any) -> Pool:
+        options.setdefault("backend", ScriptedBackend())
+        pool = Pool.start(size, **options)
+        pools.append(pool)
+        return pool
+
+    yield start
+    for pool in pools:
+        pool.stop()
+
+
+@pytest.fixture(scope="module")
+def echo_pool(local_ray: None) -> Iterator[Pool]:
+    """Three workers that echo, shared by a module's tests that leave it as it was."""
+    with Pool.start(3, role="trivia expert", backend=ScriptedBackend()) as pool:
+        yield pool
