@@ -65,14 +65,12 @@ class Line:
     def __len__(self) -> int:
         return self._length
 
-    def append(self, record: TaskRecord) -> None:
-        """Add a task that was accepted after every other in the line."""
-        self._fresh.append(record)
-        self._length += 1
-
-    def put_back(self, record: TaskRecord) -> None:
+    def add(self, record: TaskRecord) -> None:
         """Add a task where its number belongs."""
-        heapq.heappush(self._returned, (record.number, record))
+        if self._fresh and record.number < self._fresh[-1].number:
+            heapq.heappush(self._returned, (record.number, record))
+        else:
+            self._fresh.append(record)
         self._length += 1
 
     def discard(self, record: TaskRecord) -> None:

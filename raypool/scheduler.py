@@ -64,7 +64,7 @@ class Scheduler:
         worker = self._choose(record)
         if worker is None:
             return self._end_without_worker(record)
-        worker.line.append(record)
+        worker.line.add(record)
         return None
 
     def take(self, worker: WorkerRecord) -> list[TaskRecord]:
@@ -185,14 +185,14 @@ class Scheduler:
         worker.waiting -= 1
         if not worker.is_healthy:
             return self._move(record)
-        worker.line.put_back(record)
+        worker.line.add(record)
         return None
 
     def _move(self, record: TaskRecord) -> Ending | None:
         worker = self._choose(record)
         if worker is None:
             return self._end_without_worker(record)
-        worker.line.put_back(record)
+        worker.line.add(record)
         return None
 
     def _is_waiting_up_to(self, worker: WorkerRecord, number: int) -> bool:
