@@ -1,0 +1,156 @@
+"""Settings: what is refused at the door, and how the refusal reads."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from raypool.config import PoolConfig, RetryPolicy, check_resources
+
+
+def config(**options: Any) -> PoolConfig:
+    if "roles" not in options:
+        options.setdefault("size", 3)
+    return PoolConfig(name="crew", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "size must be greater than or equal to 1, got 0"),
+        ({"size": -1}, "size must be greater than or equal to 1, got -1"),
+        ({"size": 2.5}, "size must be a valid integer, got 2.5"),
+        ({"size": True}, "size must be a valid integer, got True"),
+        ({"size": "3"}, "size must be a valid integer, got '3'"),
+        ({"size": None}, "size or roles must be given, and not both"),
+        ({"size": 3, "roles": {"chemist": 1}}, "size or roles must be given, and not both"),
+        ({"roles": {}}, "roles must name at least one role, got {}"),
+        ({"roles": {"chemist": 0}}, "roles.chemist must be greater than or equal to 1, got 0"),
+        ({"roles": {"chemist": 1.5}}, "roles.chemist must be a valid integer, got 1.5"),
+        ({"roles": {7: 1}}, "roles.7 must be a valid string, got 7"),
+        ({"roles": ["chemist"]}, "roles must be a valid dictionary, got ['chemist']"),
+        ({"role": ""}, "role must have at least 1 character, got ''"),
+        ({"concurrency": 0}, "concurrency must be greater than or equal to 1, got 0"),
+        ({"concurrency": 10_001}, "concurrency must be less than or equal to 10000, got 10001"),
+        ({"memory": "pool"}, "memory must be 'task' or 'worker', got 'pool'"),
+        ({"routing": "random"}, "routing must be 'round_robin', got 'random'"),
+        ({"mailbox_limit": 0}, "mailbox_limit must be greater than or equal to 1, got 0"),
+        ({"retry": 3}, "retry must be a valid dictionary or instance of RetryPolicy, got 3"),
+        ({"turn_timeout": 0}, "turn_timeout must be greater than 0, got 0"),
+        ({"turn_timeout": float("inf")}, "turn_timeout must be a finite number, got inf"),
+        ({"turn_timeout": float("nan")}, "turn_timeout must be a finite number, got nan"),
+        ({"start_timeout": "soon"}, "start_timeout must be a valid number, got 'soon'"),
+        ({"max_pending": 0}, "max_pending must be greater than or equal to 1, got 0"),
+        ({"namespace": ""}, "namespace must have at least 1 character, got ''"),
+        ({"detached": 1}, "detached must be a valid boolean, got 1"),
+        ({"colour": "red"}, "there is no option 'colour'"),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, dict) else "",
+)
+def test_wrong_option_is_named_with_what_it_must_be_and_what_came(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 - the whole message is compared
+        config(**options)
+
+    assert str(raised.value) == message
+
+
+def test_concurrent_turns_of_one_conversation_are_refused() -> None:
+    with pytest.raises(ValueError, match=r'concurrency must be 1 with memory="worker" .*, got 2'):
+        config(memory="worker", concurrency=2)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-crew", "crew/1", "x" * 129, "crew\n", "größe"])
+def test_name_that_actors_could_not_have_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^name must match pattern .*, got "):
+        PoolConfig(name=name, size=1)
+
+
+@pytest.mark.parametrize("name", ["a", "crew-1", "run.db_2", "x" * 128])
+def test_name_may_have_letters_digits_and_a_few_signs(name: str) -> None:
+    assert PoolConfig(name=name, size=1).name == name
+
+
+def test_long_wrong_value_is_cut_in_the_message() -> None:
+    with pytest.raises(ValueError, match="size must be") as raised:
+        config(size="x" * 100_000)
+
+    assert len(str(raised.value)) < 200
+
+
+def test_crew_is_as_many_of_one_role_as_size_says() -> None:
+    assert config(size=3, role="chemist").crew == ["chemist"] * 3
+
+
+def test_crew_has_the_roles_in_the_order_in_which_they_were_named() -> None:
+    crew = config(roles={"historian": 1, "chemist": 2}).crew
+
+    assert crew == ["historian", "chemist", "chemist"]
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    settings = config()
+
+    assert (settings.concurrency, settings.memory, settings.routing) == (1, "task", "round_robin")
+    assert (settings.turn_timeout, settings.start_timeout) == (600.0, 120.0)
+    assert (settings.max_pending, settings.mailbox_limit) == (100_000, None)
+    assert (settings.namespace, settings.detached) == ("raypool", False)
+    assert settings.retry == RetryPolicy(
+        max_attempts=4, max_deaths=3, initial_seconds=0.5, max_seconds=60.0
+    )
+
+
+def test_whole_seconds_are_seconds_too() -> None:
+    assert config(turn_timeout=5).turn_timeout == 5.0
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        config().size = 4
+
+
+def test_settings_survive_pickling() -> None:
+    settings = config(retry=RetryPolicy(max_attempts=2), worker_resources={"num_cpus": 1})
+
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_attempts": 0}, "max_attempts must be greater than or equal to 1, got 0"),
+        ({"max_deaths": 0}, "max_deaths must be greater than or equal to 1, got 0"),
+        ({"initial_seconds": 0}, "initial_seconds must be greater than 0, got 0"),
+        ({"max_seconds": -1.0}, "max_seconds must be greater than 0, got -1.0"),
+        ({"attempts": 3}, "there is no option 'attempts'"),
+    ],
+)
+def test_wrong_retry_option_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 - the whole message is compared
+        RetryPolicy(**options)
+
+    assert str(raised.value) == message
+
+
+def test_workers_fit_anywhere_unless_told_otherwise() -> None:
+    assert check_resources(None) == {"num_cpus": 0}
+    assert check_resources({"memory": 300e6}) == {"num_cpus": 0, "memory": 300e6}
+    assert check_resources({"num_cpus": 0.25}) == {"num_cpus": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("resources", "error", "message"),
+    [
+        (["num_cpus"], TypeError, r"worker_resources must be a mapping, got \['num_cpus'\]"),
+        ({"cpus": 1}, ValueError, "worker_resources must name num_cpus, .*, got 'cpus'"),
+        ({"name": "x"}, ValueError, "got 'name'"),
+    ],
+)
+def test_resources_that_ray_does_not_have_are_refused(
+    resources: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        check_resources(resources)
