@@ -29,7 +29,6 @@ class Interrupts:
         self._say = say
         self._pool: Pool | None = None
         self._stop_reading: Callable[[], None] = _nothing
-        self._former: dict[signal.Signals, signal._HANDLER] = {}
 
     def watch(self, pool: Pool, stop_reading: Callable[[], None]) -> None:
         """From now on a signal stops the reading and then `pool`.
@@ -41,7 +40,7 @@ class Interrupts:
         self._install()
 
     def __enter__(self) -> Self:
-        self._former = self._install()
+        self._install()
         return self
 
     def __exit__(
@@ -50,18 +49,20 @@ class Interrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
+        """From now on a signal ends the process: only Ray is left to be shut down."""
+        for number in SIGNALS:
+            signal.signal(number, _leave)
 
-    def _install(self) -> dict[signal.Signals, signal._HANDLER]:
-        return {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+    def _install(self) -> None:
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         if self._pool is None:
             raise KeyboardInterrupt
         if self.count > 2:
-            os._exit(INTERRUPTED)
+            _leave(number, frame)
         threading.Thread(target=self._stop, args=(self._pool, self.count), daemon=True).start()
 
     def _stop(self, pool: Pool, count: int) -> None:
@@ -75,6 +76,10 @@ class Interrupts:
         else:
             self._say("raypool: stopping now")
             pool.stop()
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)
 
 
 def _nothing() -> None:

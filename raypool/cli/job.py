@@ -45,7 +45,7 @@ class Job:
         self._options = options
         self._is_quiet = is_quiet
         self._reader = RowReader(source.stream, source.format)
-        self._rows = Ahead(self._reader)
+        self._rows = Ahead(self._reader) if source.size is None else self._reader
         self._tally = Tally()
         self._picture = Picture(self._tally, expected_rows(self._reader, source.size))
         self._progress = progress_of(self._picture, quiet=is_quiet)
@@ -64,7 +64,6 @@ class Job:
             _say(f"raypool: {_NO_LEDGER}")
         with self._progress, Interrupts(self._progress.say) as interrupts:
             self._ask_all(backend, interrupts)
-        self._target.output.close()
         self._report(was_interrupted=interrupts.count > 0)
         return self._status(was_interrupted=interrupts.count > 0)
 

@@ -76,13 +76,18 @@ class RowReader:
         at_end: whether there are no more.
     """
 
-    def __init__(self, stream: BinaryIO, format: Format) -> None:  # noqa: A002 - the option's name
+    def __init__(self, stream: BinaryIO, row_format: Format) -> None:
         self.rows = 0
         self.bytes = 0
         self.at_end = False
         self._stream = stream
-        self._parse = _jsonl_row if format == "jsonl" else _text_row
+        self._parse = _jsonl_row if row_format == "jsonl" else _text_row
         self._ids = _Ids()
+        self._has_stopped = False
+
+    def stop(self) -> None:
+        """Give no more rows; any thread may call."""
+        self._has_stopped = True
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         for number, line in enumerate(self._lines(), start=1):
@@ -94,6 +99,8 @@ class RowReader:
                 row = self._read(number, line)
             self.rows += 1
             yield row
+            if self._has_stopped:
+                return
         self.at_end = True
 
     def _read(self, number: int, line: bytes) -> Row | BadRow:

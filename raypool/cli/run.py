@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import Any
 
 import click
@@ -52,13 +53,12 @@ def run_command(  # noqa: PLR0917 - click gives an argument for each option
     Exit status: 0 all rows answered, 1 some failed, 2 wrong usage, 130
     interrupted.
     """
-    pool_options_given = PoolOptions(**options)
-    pool_options_given.check()
+    given = PoolOptions(**options)
+    given.check()
     stdout = take_stdout()
-    job = Job(
-        open_source(input_name, row_format),
-        Target(output, ledger, stdout),
-        pool_options_given,
-        is_quiet=quiet,
-    )
-    sys.exit(job.run(retry_failed=retry_failed))
+    with (
+        closing(open_source(input_name, row_format)) as source,
+        closing(Target(output, ledger, stdout)) as target,
+    ):
+        job = Job(source, target, given, is_quiet=quiet)
+        sys.exit(job.run(retry_failed=retry_failed))

@@ -30,22 +30,27 @@ class Source(NamedTuple):
     format: Format
     size: int | None
 
+    def close(self) -> None:
+        """Close a file; a stream stays open, since a thread may still wait in it."""
+        if self.size is not None:
+            self.stream.close()
 
-def open_source(name: str, format: Format | None) -> Source:  # noqa: A002 - the option's name
+
+def open_source(name: str, row_format: Format | None) -> Source:
     """Open the file `name`, or stdin for `-`.
 
     Raises:
         Problem: it cannot be read, or nobody said what its lines are.
     """
+    if name != STREAM and row_format is None:
+        row_format = _format_of(Path(name))
     try:
         stream = _open(name)
     except OSError as error:
         raise Problem(f"cannot read {name}: {error.strerror}") from error
     found = os.fstat(stream.fileno())
     size = found.st_size if stat.S_ISREG(found.st_mode) else None
-    if name == STREAM:
-        return Source(stream, format or _format_of_stream(stream), size)
-    return Source(stream, format or _format_of(Path(name)), size)
+    return Source(stream, row_format or _format_of_stream(stream), size)
 
 
 def _open(name: str) -> BufferedReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raypool.cli.figures import count, dollars, duration
+from raypool.cli.lines import BAD_ROW
 from raypool.cli.tally import Tally
 
 REASONS_SHOWN = 5
@@ -18,6 +19,8 @@ def summary(tally: Tally, output: str) -> list[str]:
         )
     if tally.answered:
         lines.append(f"  tokens: {_tokens(tally)}; cost: {cost(tally)}")
+    if tally.failed > tally.reasons[BAD_ROW]:
+        lines.append("  --retry-failed asks the failed rows again")
     return [*lines, f"  results: {output}"]
 
 
@@ -39,9 +42,9 @@ def cost(tally: Tally) -> str:
 
 
 def _rows(tally: Tally) -> str:
-    earlier = f", {tally.earlier:,} finished by an earlier run" if tally.earlier else ""
+    earlier = f" ({tally.earlier:,} of them by an earlier run)" if tally.earlier else ""
     return (
-        f"raypool: {tally.answered:,} answered, {tally.failed:,} failed{earlier}, "
+        f"raypool: {tally.done - tally.failed:,} answered, {tally.failed:,} failed{earlier}, "
         f"in {duration(tally.seconds)}"
     )
 

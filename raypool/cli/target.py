@@ -69,6 +69,10 @@ class Target:
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{self.ledger}{suffix}").unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Let go of the output."""
+        self.output.close()
+
     def _check_pair(self) -> None:
         if isinstance(self.output, OutputFile) and not self.output.is_empty and self._ledger_is_new:
             raise Problem(

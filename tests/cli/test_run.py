@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledger_pool import LedgerPool, Reply
 
 from raypool.cli import main
+from raypool.cli.interrupt import SIGNALS
 from raypool.errors import PoolStartError
+from tests.cli.ledger_pool import LedgerPool, Reply
 
 ECHO = ("--backend", "scripted", "--quiet")
 
@@ -67,13 +70,16 @@ class Desk:
 @pytest.fixture
 def desk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Desk:
+) -> Iterator[Desk]:
     desk = Desk(tmp_path, capfd)
     (tmp_path / ".stdout").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("raypool.cli.job.start_pool", desk.start_pool)
     monkeypatch.setattr("raypool.cli.run.take_stdout", desk.take_stdout)
-    return desk
+    former = {number: signal.getsignal(number) for number in SIGNALS}
+    yield desk
+    for number, handler in former.items():
+        signal.signal(number, handler)
 
 
 class TestRows:
