@@ -16,7 +16,7 @@ class WorkerRecord:
         role: its role.
         line: tasks given to it that wait in the dispatcher.
         held: tasks sent to it and not ended, by number.
-        waiting: how many of its tasks wait for another attempt.
+        waiting: its tasks that wait for another attempt, by number.
         sent: how many attempts were sent to it.
         completed: tasks it completed.
         failed: tasks that failed on it for good.
@@ -29,7 +29,7 @@ class WorkerRecord:
         self.window = window
         self.line = Line()
         self.held: dict[int, TaskRecord] = {}
-        self.waiting = 0
+        self.waiting: dict[int, TaskRecord] = {}
         self.sent = 0
         self.completed = 0
         self.failed = 0
@@ -38,7 +38,7 @@ class WorkerRecord:
     @property
     def unfinished(self) -> int:
         """Tasks that it was given and that have not ended."""
-        return len(self.line) + len(self.held) + self.waiting
+        return len(self.line) + len(self.held) + len(self.waiting)
 
 
 class Roster:

@@ -102,9 +102,7 @@ class Scheduler:
         if worker is None or record.number in worker.held:
             return None
         ending = self._end(record, "cancelled")
-        if any(waiting is record for _, _, waiting in self._waiting):
-            worker.waiting -= 1
-        else:
+        if worker.waiting.pop(record.number, None) is None:
             worker.line.discard(record)
         return ending
 
@@ -114,7 +112,7 @@ class Scheduler:
         ended = []
         for record in worker.held.values():
             record.tries.attempts += 1
-            ended.append((record, self._end(record, "failed", cause=_died(why))))
+            ended.append((record, self._end_with_worker(record, why)))
         worker.held.clear()
         for record in worker.line.clear():
             ending = self._move(record)
@@ -152,7 +150,7 @@ class Scheduler:
         return (
             (first is not None and first <= number)
             or any(held <= number for held in worker.held)
-            or (worker.waiting > 0 and self._is_waiting_up_to(worker, number))
+            or any(waiting <= number for waiting in worker.waiting)
         )
 
     def _choose(self, record: TaskRecord) -> WorkerRecord | None:
@@ -174,7 +172,7 @@ class Scheduler:
         if delay is None:
             fields = {"duration_ms": failure.duration_ms, "cause": _cause(failure)}
             return record, self._end(record, "failed", **fields)
-        worker.waiting += 1
+        worker.waiting[record.number] = record
         due = self._clock.monotonic() + delay
         heapq.heappush(self._waiting, (due, record.number, record))
         return None
@@ -182,7 +180,7 @@ class Scheduler:
     def _come_back(self, record: TaskRecord) -> Ending | None:
         assert record.worker is not None
         worker = self.roster[record.worker]
-        worker.waiting -= 1
+        del worker.waiting[record.number]
         if not worker.is_healthy:
             return self._move(record)
         worker.line.add(record)
@@ -195,11 +193,10 @@ class Scheduler:
         worker.line.add(record)
         return None
 
-    def _is_waiting_up_to(self, worker: WorkerRecord, number: int) -> bool:
-        return any(
-            record.worker == worker.name and record.number <= number and not record.has_ended
-            for _, _, record in self._waiting
-        )
+    def _end_with_worker(self, record: TaskRecord, why: str) -> Ending:
+        if record.is_cancelled:
+            return self._end(record, "cancelled")
+        return self._end(record, "failed", cause=_died(why))
 
     def _end_without_worker(self, record: TaskRecord) -> Ending:
         role = record.task.role

@@ -68,6 +68,6 @@ def test_unfinished_tasks_are_those_in_line_held_and_waiting() -> None:
     worker.line.add(record(1))
     worker.line.add(record(2))
     worker.held[3] = record(3)
-    worker.waiting = 4
+    worker.waiting[4] = record(4)
 
-    assert worker.unfinished == 7
+    assert worker.unfinished == 4
