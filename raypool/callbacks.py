@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,8 +24,9 @@ class Callbacks:
         self._one_at_a_time = asyncio.Lock()
 
     def is_overridden(self, name: str) -> bool:
-        """Whether the agent's class has its own callback of that name."""
-        return getattr(type(self._agent), name) is not getattr(Agent, name)
+        """Whether the agent has its own callback of that name."""
+        callback = getattr(self._agent, name)
+        return getattr(callback, "__func__", callback) is not getattr(Agent, name)
 
     async def call(self, name: str, *args: Any) -> Any:
         """What the callback returns; raises what it raises."""
@@ -33,8 +35,17 @@ class Callbacks:
             if inspect.iscoroutinefunction(callback):
                 return await callback(*args)
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, callback, *args)
+            returned = await loop.run_in_executor(self._thread, _called, callback, *args)
+            return await returned if inspect.isawaitable(returned) else returned
 
     def close(self) -> None:
         """Call nothing more; a callback that still runs is left alone."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _called(callback: Callable[..., Any], *args: Any) -> Any:
+    """No future can hold a `StopIteration`: who awaits it would wait for ever."""
+    try:
+        return callback(*args)
+    except StopIteration as error:
+        raise RuntimeError("the callback raised StopIteration") from error
