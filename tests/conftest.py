@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,17 @@ StartPool = Callable[..., Pool]
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
+def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the processes of this run make their temporary files; Ray's own need short paths."""
+    directory = tmp_path_factory.mktemp("files")
+    os.environ["TMPDIR"] = str(directory)
+    os.environ["RAY_TMPDIR"] = "/tmp"
+    tempfile.tempdir = None
+    return directory
+
+
+@pytest.fixture(scope="session")
+def local_ray(temporary_files: Path) -> Iterator[None]:
     """A Ray of this run's own, whatever else runs on the machine."""
     os.environ.pop("RAY_ADDRESS", None)
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
