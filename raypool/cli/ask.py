@@ -53,16 +53,17 @@ def _started(questions: tuple[str, ...], options: PoolOptions) -> Pool:
 
 def _answer(pool: Pool, questions: tuple[str, ...], stdout: int) -> int:
     status = ANSWERED
-    for place, result in enumerate(pool.map(map(Task, questions), ordered=True)):
+    gap = ""
+    for question, result in zip(questions, pool.map(map(Task, questions)), strict=True):
         if result.state == "completed":
-            before = _heading(questions[place]) if len(questions) > 1 else ""
-            write_whole(stdout, f"{before}{result.text}\n".encode())
+            heading = _marked(question) if len(questions) > 1 else ""
+            write_whole(stdout, f"{gap}{heading}{result.text}\n".encode())
+            gap = "\n"
         else:
             status = SOME_FAILED
-            click.echo(f"raypool: {questions[place]!r:.80}: {result.error}", err=True)
+            click.echo(f"raypool: {question!r:.80}: {result.error}", err=True)
     return status
 
 
-def _heading(question: str) -> str:
-    """The question, marked line by line; an empty line goes before all but the first."""
+def _marked(question: str) -> str:
     return "".join(f"> {line}\n" for line in question.splitlines())
