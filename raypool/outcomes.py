@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from typing import cast
+from typing import Any, cast
 
 import cloudpickle
+import msgspec
 
+from raypool.backends.faults import error_event
 from raypool.events import (
     ErrorEvent,
     Event,
@@ -15,9 +17,26 @@ from raypool.events import (
     UsageEvent,
     plain_events,
 )
-from raypool.messages import Answer, Failure
+from raypool.messages import Answer, Failure, Outcome, encode
 from raypool.response import Response
 from raypool.usage import Usage
+
+BROKEN_CONTRACT = "BrokenContract"
+
+_decode = msgspec.msgpack.Decoder(Outcome).decode
+
+
+def sendable(outcome: Outcome) -> Outcome:
+    """The outcome as it arrives at the dispatcher; a failure when no message can hold it.
+
+    A backend may give anything: texts that are not Unicode, in which surrogate pairs are
+    joined and lone surrogates become U+FFFD, or values that are not those of its events.
+    """
+    try:
+        return _decode(_packed(outcome))
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it
+        message = f"the backend gave what no event can hold: {error}"
+        return Outcome(outcome.number, failure=_broken_contract(message))
 
 
 def answer_of(events: list[Event], session_id: str | None, duration_ms: float) -> Answer:
@@ -65,13 +84,22 @@ def failure_of_event(event: ErrorEvent, duration_ms: float) -> Failure:
     )
 
 
+def failure_of_raised(error: BaseException, duration_ms: float) -> Failure:
+    """The failure of a turn whose backend raised what it should have yielded."""
+    try:
+        event = error_event(error)
+    except Exception:  # noqa: BLE001 - its own fields or text raise
+        event = ErrorEvent("transient", type(error).__name__, _message(error), exception=error)
+    return failure_of_event(event, duration_ms)
+
+
 def failure_of_callback(error: BaseException, duration_ms: float) -> Failure:
     """The failure of a turn whose agent raised; the same answer would raise again."""
     return Failure(
         kind="TaskFailed",
         verdict="invalid",
         type=type(error).__name__,
-        message=str(error),
+        message=_message(error),
         duration_ms=duration_ms,
         traceback="".join(traceback.format_exception(error)),
         exception=_pickled(error),
@@ -85,6 +113,34 @@ def failure_of_timeout(limit: float, duration_ms: float) -> Failure:
         "for longer turns set turn_timeout=… on the pool or timeout=… on the task"
     )
     return Failure("TurnTimeout", "invalid", "TurnTimeout", message, duration_ms)
+
+
+def _broken_contract(message: str) -> Failure:
+    return Failure("BackendError", "invalid", BROKEN_CONTRACT, message)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - an exception may be anything
+        return f"its message cannot be read: {type(failure).__name__}"
+
+
+def _packed(outcome: Outcome) -> bytes:
+    try:
+        return encode(outcome)
+    except UnicodeEncodeError:
+        return encode(_unicode(msgspec.to_builtins(outcome, builtin_types=(bytes,))))
+
+
+def _unicode(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, (list, tuple)):
+        return [_unicode(item) for item in value]
+    if isinstance(value, dict):
+        return {_unicode(key): _unicode(item) for key, item in value.items()}
+    return value
 
 
 def _plain_events(answer: Answer) -> tuple[Event, ...]:

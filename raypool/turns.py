@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import uuid_utils
 
 from raypool.agent import Agent, AgentStart, SessionOptions, Turn, TurnTask
 from raypool.backends.base import Backend, Session
-from raypool.backends.faults import error_event
 from raypool.callbacks import Callbacks
 from raypool.clock import Clock
 from raypool.events import ErrorEvent, Event, ResultEvent
 from raypool.messages import Answer, Assignment, Failure, Outcome
 from raypool.outcomes import (
+    BROKEN_CONTRACT,
     answer_of,
     failure_of_callback,
     failure_of_event,
+    failure_of_raised,
     failure_of_timeout,
     response_of,
+    sendable,
 )
 from raypool.task import Content
 
+logger = logging.getLogger(__name__)
+
 Memory = Literal["task", "worker"]
+
+CLOSE_SECONDS = 5.0
+EVENT_TYPES = get_args(Event)
+USER_ERRORS = (Exception, SystemExit, asyncio.CancelledError)
+"""What the user's code may raise; a `CancelledError` may be its own."""
 
 
 class TurnEngine:
@@ -43,12 +53,14 @@ class TurnEngine:
         self._memory = memory
         self._turn_timeout = turn_timeout
         self._clock = clock
+        self._worker = ""
         self._options = SessionOptions()
         self._shared: tuple[Session, str] | None = None
         self._handles_response = self._callbacks.is_overridden("handle_response")
 
     async def begin(self, start: AgentStart) -> None:
         """Connect the backend and initialise the agent; raises what either raises."""
+        self._worker = start.worker
         await _settled(_optional(self._backend, "open"))
         options = await self._callbacks.call("init_agent", start)
         if not isinstance(options, SessionOptions | None):
@@ -60,8 +72,8 @@ class TurnEngine:
     async def end(self) -> None:
         """Close the worker's conversation and the backend."""
         if self._shared is not None:
-            await _settled(self._shared[0].close())
-        await _settled(_optional(self._backend, "close"))
+            await self._close(self._shared[0])
+        await self._close(self._backend)
         self._callbacks.close()
 
     async def run(self, work: Assignment) -> Outcome:
@@ -71,15 +83,16 @@ class TurnEngine:
         try:
             async with asyncio.timeout(limit) as timer:
                 result = await self._attempt(work, started)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
+        except USER_ERRORS as error:
+            _raise_if_cancelled()
             duration_ms = self._since(started)
             if timer.expired():
                 result = failure_of_timeout(limit, duration_ms)
             else:
-                result = failure_of_event(error_event(error), duration_ms)
+                result = failure_of_raised(error, duration_ms)
         if isinstance(result, Answer):
-            return Outcome(work.number, result)
-        return Outcome(work.number, failure=result)
+            return sendable(Outcome(work.number, result))
+        return sendable(Outcome(work.number, failure=result))
 
     async def _attempt(self, work: Assignment, started: float) -> Answer | Failure:
         session, session_id = await self._open_session()
@@ -95,7 +108,7 @@ class TurnEngine:
             return answer
         finally:
             if self._memory == "task":
-                await _settled(session.close())
+                await self._close(session)
 
     async def _open_session(self) -> tuple[Session, str]:
         if self._shared is not None:
@@ -115,9 +128,20 @@ class TurnEngine:
         try:
             decision = await self._callbacks.call("handle_response", turn, response_of(answer))
             _check_decision(decision)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - likewise
+        except USER_ERRORS as error:
+            _raise_if_cancelled()
             return failure_of_callback(error, answer.duration_ms)
         return answer
+
+    async def _close(self, opened: Session | Backend) -> None:
+        """Close what the backend opened; that it cannot be closed changes no outcome."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await _settled(_optional(opened, "close"))
+        except USER_ERRORS:
+            _raise_if_cancelled()
+            kind = type(opened).__name__
+            logger.exception("worker %r could not close its %s", self._worker, kind)
 
     def _since(self, started: float) -> float:
         return round((self._clock.monotonic() - started) * 1000, 3)
@@ -131,22 +155,21 @@ def _check_decision(decision: object) -> None:
 async def _collect(session: Session, prompt: Content) -> list[Event]:
     """The events of one turn, of which the last is its `result` or `error`."""
     events: list[Event] = []
-    stream: Any = session.prompt(prompt)
+    stream: Any = await _settled(session.prompt(prompt))
     if not hasattr(stream, "aclose"):
         stream = _as_generator(stream)
     async with aclosing(stream):
         async for event in stream:
+            if not isinstance(event, EVENT_TYPES):
+                return [_broken_contract(f"yielded a {type(event).__name__}, which is no event")]
             events.append(event)
             if isinstance(event, (ResultEvent, ErrorEvent)):
                 return events
-    events.append(
-        ErrorEvent(
-            verdict="invalid",
-            error_type="BrokenContract",
-            message="the backend's turn ended with neither a result nor an error event",
-        )
-    )
-    return events
+    return [_broken_contract("ended its turn with neither a result nor an error event")]
+
+
+def _broken_contract(what: str) -> ErrorEvent:
+    return ErrorEvent("invalid", BROKEN_CONTRACT, f"the backend {what}")
 
 
 async def _as_generator(events: Any) -> Any:
@@ -159,7 +182,14 @@ async def _settled(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-def _optional(backend: Any, name: str) -> Any:
-    """Call a method that a user's backend may leave out."""
-    method = getattr(backend, name, None)
+def _optional(owner: Any, name: str) -> Any:
+    """Call a method that a user's backend or session may leave out."""
+    method = getattr(owner, name, None)
     return method() if method else None
+
+
+def _raise_if_cancelled() -> None:
+    """Go on with a cancellation by the caller; one by the user's code itself is an error."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
