@@ -1,7 +1,9 @@
 """A distributed pool of long-lived LLM agents on Ray."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from raypool.agent import Agent, AgentStart, RoleAgent, SessionOptions
-from raypool.config import RetryPolicy
 from raypool.errors import (
     BackendError,
     Interrupted,
@@ -21,10 +23,13 @@ from raypool.errors import (
     WorkerDied,
 )
 from raypool.future import TaskFuture
-from raypool.pool import Pool
 from raypool.response import Response, TaskResult, WorkerResults
 from raypool.status import PoolStatus, WorkerStatus
 from raypool.task import Task
+
+if TYPE_CHECKING:
+    from raypool.config import RetryPolicy
+    from raypool.pool import Pool
 
 __all__ = [
     "Agent",
@@ -57,3 +62,12 @@ __all__ = [
     "WorkerResults",
     "WorkerStatus",
 ]
+
+_IMPORTED_WHEN_USED = {"Pool": "raypool.pool", "RetryPolicy": "raypool.config"}
+
+
+def __getattr__(name: str) -> object:
+    """Workers and `raypool --help` need neither pydantic nor the client's half of Ray."""
+    if name in _IMPORTED_WHEN_USED:
+        return getattr(import_module(_IMPORTED_WHEN_USED[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

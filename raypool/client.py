@@ -53,6 +53,7 @@ class Client:
         self._cancelled: deque[str] = deque()
         self._futures: dict[int, TaskFuture] = {}
         self._barriers: list[Barrier] = []
+        self.resolved = threading.Condition()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._to_send = threading.Event()

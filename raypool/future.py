@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Generator
+from concurrent.futures._base import PENDING
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,14 @@ class TaskFuture(concurrent.futures.Future[Response]):
     """
 
     def __init__(self, client: Client, task_id: str, task: Task | None = None) -> None:
-        super().__init__()
+        # Not `super().__init__()`: it makes a Condition for each future, which is most of
+        # a future's time and memory. Those of a client share one, on a reentrant lock.
+        self._condition = client.resolved
+        self._state = PENDING
+        self._result: Response | None = None
+        self._exception: BaseException | None = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
         self.id = task_id
         self._client = client
         self._task = task
@@ -45,6 +53,30 @@ class TaskFuture(concurrent.futures.Future[Response]):
         """
         self._client.await_receipt(self, timeout=None)
         return self._worker
+
+    def result(self, timeout: float | None = None) -> Response:
+        """The response, once there is one.
+
+        Raises:
+            TimeoutError: the task has not ended after `timeout` seconds; it goes on.
+            TaskFailed, TaskCancelled, PoolStopped, LedgerError, InvalidTask: what became of it.
+        """
+        self._await_end(timeout)
+        return super().result(timeout=0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What `result` would raise; `None` when it would return.
+
+        Raises:
+            TimeoutError: the task has not ended after `timeout` seconds; it goes on.
+        """
+        self._await_end(timeout)
+        return super().exception(timeout=0)
+
+    def _await_end(self, timeout: float | None) -> None:
+        if not self.done():
+            with self._condition:
+                self._condition.wait_for(self.done, timeout)
 
     def accepted(self, timeout: float | None = None) -> bool:
         """Wait until the ledger has committed the task; then `True`.
