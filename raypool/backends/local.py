@@ -42,9 +42,7 @@ class LocalBackend(Backend):
         slots: int = 4,
         context_tokens: int = 2048,
     ) -> None:
-        self.model_path = (
-            None if model_path is None else str(Path(model_path).expanduser().absolute())
-        )
+        self.model_path = _checked_path(model_path)
         self.slots = _checked_count("slots", slots)
         self.context_tokens = _checked_count("context_tokens", context_tokens)
         self._node_model: NodeModel | None = None
@@ -91,6 +89,14 @@ class LocalBackend(Backend):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_node_model": None}
+
+
+def _checked_path(path: str | Path | None) -> str | None:
+    if path is None:
+        return None
+    if not isinstance(path, (str, Path)):
+        raise TypeError(f"model_path must be a path or None, got {path!r}")
+    return str(Path(path).expanduser().absolute())
 
 
 def _checked_count(name: str, count: int) -> int:

@@ -89,3 +89,8 @@ def test_a_count_must_be_a_whole_number_above_0(option: str, value: object) -> N
         ValueError, match=rf"{option} must be a whole number above 0, got {value!r}"
     ):
         LocalBackend(**{option: value})  # type: ignore[arg-type]
+
+
+def test_a_model_path_must_be_a_path() -> None:
+    with pytest.raises(TypeError, match="model_path must be a path or None, got 5"):
+        LocalBackend(5)  # type: ignore[arg-type]
