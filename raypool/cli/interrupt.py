@@ -7,15 +7,20 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from raypool.cli.problem import INTERRUPTED
-
-if TYPE_CHECKING:
-    from raypool.pool import Pool
+from raypool.cli.progress import Progress
 
 GRACE_SECONDS = 30.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stoppable(Protocol):
+    """What a signal stops: a pool."""
+
+    def stop(self, *, grace: float = 0.0) -> None:
+        """End, once running turns have had `grace` seconds; a later call without ends at once."""
 
 
 class Interrupts:
@@ -24,13 +29,13 @@ class Interrupts:
     Until `watch` is called a signal raises `KeyboardInterrupt`, as ever.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, progress: Progress) -> None:
         self.count = 0
-        self._say = say
-        self._pool: Pool | None = None
+        self._progress = progress
+        self._pool: Stoppable | None = None
         self._stop_reading: Callable[[], None] = _nothing
 
-    def watch(self, pool: Pool, stop_reading: Callable[[], None]) -> None:
+    def watch(self, pool: Stoppable, stop_reading: Callable[[], None]) -> None:
         """From now on a signal stops the reading and then `pool`.
 
         Called after Ray has started, which puts a handler of its own in the way.
@@ -65,16 +70,13 @@ class Interrupts:
             _leave(number, frame)
         threading.Thread(target=self._stop, args=(self._pool, self.count), daemon=True).start()
 
-    def _stop(self, pool: Pool, count: int) -> None:
+    def _stop(self, pool: Stoppable, count: int) -> None:
         self._stop_reading()
         if count == 1:
-            self._say(
-                f"raypool: stopping: running turns may finish ({GRACE_SECONDS:g} s at most); "
-                "Ctrl-C again stops now"
-            )
+            self._progress.begin("stopping after the running turns, Ctrl-C again stops now")
             pool.stop(grace=GRACE_SECONDS)
         else:
-            self._say("raypool: stopping now")
+            self._progress.begin("stopping now")
             pool.stop()
 
 

@@ -62,7 +62,7 @@ class Job:
         self._target.go_on(self._options.settings(backend), retry_failed=retry_failed)
         if self._target.ledger is None and not self._is_quiet:
             _say(f"raypool: {_NO_LEDGER}")
-        with self._progress, Interrupts(self._progress.say) as interrupts:
+        with self._progress, Interrupts(self._progress) as interrupts:
             self._ask_all(backend, interrupts)
         self._report(was_interrupted=interrupts.count > 0)
         return self._status(was_interrupted=interrupts.count > 0)

@@ -8,6 +8,8 @@ from raypool.cli.figures import count, dollars, duration, short
 from raypool.cli.rows import RowReader
 from raypool.cli.tally import Tally
 
+ROWS_TO_ESTIMATE_FROM = 1_000
+
 ExpectedRows = Callable[[], int | None]
 
 
@@ -57,7 +59,7 @@ def expected_rows(reader: RowReader, size: int | None) -> ExpectedRows:
     def total() -> int | None:
         if reader.at_end:
             return reader.rows
-        if not size or not reader.bytes:
+        if not size or reader.rows < ROWS_TO_ESTIMATE_FROM:
             return None
         return round(reader.rows * size / min(reader.bytes, size))
 

@@ -21,17 +21,10 @@ BAR_WIDTH = 24
 
 
 class Progress:
-    """Shows no progress; what must be said is said all the same.
-
-    A context manager: what is shown is shown inside its block.
-    """
-
-    def say(self, text: str) -> None:
-        """Print a line of its own on stderr; any thread may call."""
-        print(text, file=sys.stderr, flush=True)
+    """Shows nothing; what is shown by others is shown inside their block."""
 
     def begin(self, phase: str) -> None:
-        """Show what goes on besides answering from now on; nothing when it is empty."""
+        """Show what goes on besides answering from now on, if anything does; any thread may."""
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +50,7 @@ class ProgressLines(Progress):
     def begin(self, phase: str) -> None:
         self._picture.phase = phase
         if phase:
-            self.say(f"raypool: {phase}")
+            self._say(phase)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -69,7 +62,10 @@ class ProgressLines(Progress):
 
     def _tick(self) -> None:
         while not self._is_over.wait(self._seconds):
-            self.say(f"raypool: {self._picture}")
+            self._say(str(self._picture))
+
+    def _say(self, text: str) -> None:
+        print(f"raypool: {text}", file=sys.stderr, flush=True)
 
 
 class LiveProgress(Progress):
@@ -77,16 +73,12 @@ class LiveProgress(Progress):
 
     def __init__(self, picture: Picture, console: Console) -> None:
         self._picture = picture
-        self._console = console
         self._live = Live(
             get_renderable=self._bar,
             console=console,
             refresh_per_second=REFRESHES_PER_SECOND,
             transient=True,
         )
-
-    def say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, phase: str) -> None:
         self._picture.phase = phase

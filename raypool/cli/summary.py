@@ -7,6 +7,7 @@ from raypool.cli.lines import BAD_ROW
 from raypool.cli.tally import Tally
 
 REASONS_SHOWN = 5
+EXAMPLE_WIDTH = 200
 
 
 def summary(tally: Tally, output: str) -> list[str]:
@@ -27,7 +28,7 @@ def summary(tally: Tally, output: str) -> list[str]:
 def failures(tally: Tally) -> list[str]:
     """Each type of error with its number and its first case; the rarest are left out."""
     return [
-        f"  {number:,} × {kind}, first {tally.example[kind]}"
+        f"  {number:,} × {kind}, first {_in_short(tally.example[kind])}"
         for kind, number in tally.reasons.most_common(REASONS_SHOWN)
     ]
 
@@ -39,6 +40,12 @@ def cost(tally: Tally) -> str:
     if tally.unpriced == tally.answered:
         return "unknown (no price for this model)"
     return f"{dollars(tally.cost_usd)} and {count(tally.unpriced, 'answer')} of unknown price"
+
+
+def _in_short(text: str) -> str:
+    line, _, more = text.partition("\n")
+    is_cut = bool(more) or len(line) > EXAMPLE_WIDTH
+    return line[:EXAMPLE_WIDTH] + " …" * is_cut
 
 
 def _rows(tally: Tally) -> str:
