@@ -36,6 +36,7 @@ class AgentHost:
         self._slot_tasks: list[asyncio.Task[None]] = []
         self._finished = 0
         self._progress = threading.Condition()
+        self._posting = threading.Lock()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._live, name="raypool-agent", daemon=True)
 
@@ -45,14 +46,19 @@ class AgentHost:
         asyncio.run_coroutine_threadsafe(self._begin(start), self._loop).result()
 
     def post(self, assignments: list[Assignment]) -> Envelope:
-        """Queue tasks; the envelope gives their outcomes."""
+        """Queue tasks; the envelope gives their outcomes, and none once the host stops."""
         envelope = Envelope(len(assignments))
-        self._loop.call_soon_threadsafe(self._enqueue, assignments, envelope)
+        with self._posting:
+            if self._is_stopping:
+                envelope.end()
+            else:
+                self._loop.call_soon_threadsafe(self._enqueue, assignments, envelope)
         return envelope
 
     def cancel(self, numbers: list[int]) -> None:
         """Drop these tasks if they have not started, interrupt them if they run."""
-        self._loop.call_soon_threadsafe(self._cancel, numbers)
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._cancel, numbers)
 
     @property
     def running(self) -> list[int]:
@@ -76,53 +82,54 @@ class AgentHost:
 
     def stop(self, grace: float) -> None:
         """Start nothing new, interrupt what runs after `grace` seconds, and end the agent."""
+        with self._posting:
+            self._is_stopping = True
+        if self._loop.is_closed():
+            return
         asyncio.run_coroutine_threadsafe(self._end(grace), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     def _live(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
     async def _begin(self, start: AgentStart) -> None:
-        await self._engine.begin(start)
+        try:
+            await self._engine.begin(start)
+        except SystemExit as error:  # would end the loop, and leave `start` waiting
+            raise RuntimeError(
+                f"the agent or its backend called sys.exit({error.code!r})"
+            ) from error
         self._slot_tasks = [asyncio.create_task(self._slot()) for _ in range(self._slots)]
 
     async def _end(self, grace: float) -> None:
-        self._is_stopping = True
         while not self._queue.empty():
             self._queue.get_nowait()
-        if self._running and grace > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.to_thread(self._wait_idle), grace)
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=grace)
         for task in self._slot_tasks:
             task.cancel()
         await asyncio.gather(*self._slot_tasks, return_exceptions=True)
         self._outbox.close()
         await self._engine.end()
 
-    def _wait_idle(self) -> None:
-        with self._progress:
-            self._progress.wait_for(lambda: not self._running)
-
     def _enqueue(self, assignments: list[Assignment], envelope: Envelope) -> None:
-        if self._is_stopping:
-            envelope.end()
-            return
         self._outbox.open(envelope)
         for work in assignments:
             self._queue.put_nowait((work, envelope))
 
     def _cancel(self, numbers: list[int]) -> None:
-        self._cancelled.update(numbers)
         for number in numbers:
-            if number in self._running:
+            if number in self._running and number not in self._cancelled:
                 self._running[number].cancel()
+            self._cancelled.add(number)
 
     async def _slot(self) -> None:
         me = asyncio.current_task()
         assert me is not None
-        while True:
+        while not self._is_stopping:
             work, envelope = await self._queue.get()
             self._running[work.number] = me
             try:
