@@ -1,0 +1,154 @@
+"""Where deliveries wait for the clients."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from raypool.clock import FakeClock
+from raypool.desk import FORGET_SECONDS, Desk, Desks
+from raypool.messages import Delivery
+
+pytestmark = pytest.mark.asyncio
+
+
+def delivery(ticket: int) -> Delivery:
+    return Delivery(ticket, None)
+
+
+async def collecting(desk: Desk) -> asyncio.Task[list[Delivery]]:
+    """A `collect` that has begun to wait."""
+    task = asyncio.create_task(desk.collect(60.0))
+    await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+async def test_deliveries_are_collected_once_and_in_their_order() -> None:
+    desk = Desk()
+    for ticket in (3, 1, 2):
+        desk.put(delivery(ticket))
+
+    assert await desk.collect(60.0) == [delivery(3), delivery(1), delivery(2)]
+    assert await desk.collect(0.0) == []
+
+
+async def test_collect_returns_as_soon_as_there_is_something() -> None:
+    desk = Desk()
+    waiting = await collecting(desk)
+
+    desk.put(delivery(1))
+    desk.put(delivery(2))
+
+    assert await waiting == [delivery(1), delivery(2)]
+
+
+async def test_collect_returns_nothing_when_time_runs_out() -> None:
+    assert await Desk().collect(0.01) == []
+
+
+async def test_delivery_after_a_collect_that_ran_out_of_time_is_kept() -> None:
+    desk = Desk()
+    await desk.collect(0.01)
+
+    desk.put(delivery(1))
+
+    assert await desk.collect(60.0) == [delivery(1)]
+
+
+async def test_interrupted_collect_returns_with_what_there_is() -> None:
+    desk = Desk()
+    waiting = await collecting(desk)
+
+    desk.interrupt()
+
+    assert await waiting == []
+
+
+async def test_interruption_does_not_outlast_the_collect_that_it_ended() -> None:
+    desk = Desk()
+    waiting = await collecting(desk)
+    desk.interrupt()
+    await waiting
+
+    again = await collecting(desk)
+    desk.put(delivery(1))
+
+    assert await again == [delivery(1)]
+
+
+async def test_each_client_has_a_desk_of_its_own() -> None:
+    desks = Desks(FakeClock())
+    mine, yours = desks.of("mine"), desks.of("yours")
+
+    desks.put("mine", delivery(1))
+
+    assert desks.of("mine") is mine
+    assert await mine.collect(0.0) == [delivery(1)]
+    assert await yours.collect(0.0) == []
+
+
+async def test_delivery_for_a_client_that_was_never_here_is_dropped() -> None:
+    desks = Desks(FakeClock())
+
+    desks.put("nobody", delivery(1))
+
+    assert await desks.of("nobody").collect(0.0) == []
+
+
+async def test_client_that_leaves_is_forgotten_with_its_deliveries() -> None:
+    desks = Desks(FakeClock())
+    waiting = await collecting(desks.of("mine"))
+
+    desks.close("mine")
+    desks.put("mine", delivery(1))
+
+    assert await waiting == []
+    assert await desks.of("mine").collect(0.0) == []
+
+
+async def test_leaving_twice_is_leaving() -> None:
+    desks = Desks(FakeClock())
+    desks.of("mine")
+
+    desks.close("mine")
+    desks.close("mine")
+
+
+async def test_every_waiting_client_can_be_interrupted() -> None:
+    desks = Desks(FakeClock())
+    waiting = [await collecting(desks.of(name)) for name in ("a", "b", "c")]
+
+    desks.interrupt()
+
+    assert await asyncio.gather(*waiting) == [[], [], []]
+
+
+async def test_client_that_never_comes_back_is_forgotten_when_another_comes() -> None:
+    clock = FakeClock()
+    desks = Desks(clock)
+    gone = desks.of("gone")
+    clock.advance(FORGET_SECONDS / 2)
+    desks.of("here")
+    clock.advance(FORGET_SECONDS / 2 + 1)
+
+    desks.of("new")
+    desks.put("gone", delivery(1))
+    desks.put("here", delivery(2))
+
+    assert await gone.collect(0.0) == []
+    assert await desks.of("here").collect(0.0) == [delivery(2)]
+
+
+async def test_client_that_calls_again_and_again_is_kept() -> None:
+    clock = FakeClock()
+    desks = Desks(clock)
+    for _ in range(5):
+        desk = desks.of("mine")
+        clock.advance(FORGET_SECONDS - 1)
+
+    desks.of("new")
+    desks.put("mine", delivery(1))
+
+    assert await desk.collect(0.0) == [delivery(1)]
