@@ -37,6 +37,11 @@ class TaskRecord:
         """The task's place in the order of acceptance."""
         return self.task.number
 
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the ledger has committed it: it was given to a worker, or ended instead."""
+        return self.worker is not None or self.has_ended
+
     def assignment(self) -> Assignment:
         """The next attempt, as it is sent to a worker."""
         task = self.task

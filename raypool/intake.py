@@ -34,25 +34,18 @@ class Intake:
         """
         receipt = Receipt([], [])
         fresh: list[tuple[Submission, TaskRecord]] = []
-        joined: list[tuple[Submission, TaskRecord]] = []
         for submission in submissions:
             record = self._scheduler.get(submission.id)
-            if record is None:
-                fresh.append((submission, self._reserve(client, submission)))
-            elif _is_same(record.task, submission):
-                record.watchers.append((client, submission.ticket))
-                joined.append((submission, record))
+            if record is not None and record.is_accepted:
+                self._join(client, submission, record, receipt)
             else:
-                receipt.refusals.append(_refuse_other_question(submission))
+                fresh.append((submission, self._reserve(client, submission)))
         try:
             known = await self._ledger.accept([record.task for _, record in fresh])
         except LedgerError as error:
             self._give_up(fresh, str(error), receipt)
             return receipt, []
-        ended = self._enter(client, fresh, known, receipt)
-        for submission, record in joined:
-            receipt.workers.append((submission.ticket, record.worker))
-        return receipt, ended
+        return receipt, self._enter(fresh, known, receipt)
 
     def resume(self, tasks: list[AcceptedTask]) -> list[Ended]:
         """Go on with tasks that the ledger has and that have not ended."""
@@ -65,7 +58,17 @@ class Intake:
                 ended.append(Ended(record, ending))
         return ended
 
+    def _join(
+        self, client: str, submission: Submission, record: TaskRecord, receipt: Receipt
+    ) -> None:
+        if not _is_same(record.task, submission):
+            receipt.refusals.append(_refuse_other_question(submission))
+            return
+        record.watchers.append((client, submission.ticket))
+        receipt.workers.append((submission.ticket, record.worker))
+
     def _reserve(self, client: str, submission: Submission) -> TaskRecord:
+        """A task to be committed; of those under one id the first has it until then."""
         self.last_number += 1
         task = AcceptedTask(
             self.last_number,
@@ -77,12 +80,12 @@ class Intake:
         )
         record = TaskRecord(task)
         record.watchers.append((client, submission.ticket))
-        self._scheduler.reserve(record)
+        if self._scheduler.get(task.id) is None:
+            self._scheduler.reserve(record)
         return record
 
     def _enter(
         self,
-        client: str,
         fresh: list[tuple[Submission, TaskRecord]],
         known: dict[int, KnownTask],
         receipt: Receipt,
@@ -91,37 +94,52 @@ class Intake:
         for submission, record in fresh:
             found = known.get(record.number)
             if found is not None:
-                self._scheduler.forget(record)
-                ended += self._join_known(client, submission, found, receipt)
+                ended += self._leave_to(found, submission, record, receipt)
                 continue
+            self._scheduler.reserve(record)
             ending = self._scheduler.assign(record)
             receipt.workers.append((submission.ticket, record.worker))
             if ending is not None:
                 ended.append(Ended(record, ending))
         return ended
 
-    def _join_known(
-        self, client: str, submission: Submission, found: KnownTask, receipt: Receipt
+    def _leave_to(
+        self, found: KnownTask, submission: Submission, record: TaskRecord, receipt: Receipt
     ) -> list[Ended]:
-        if not _is_same(found.task, submission):
+        """Leave an id to the task that the ledger has under it, with all who wait for it."""
+        self._release(record)
+        is_same = _is_same(found.task, submission)
+        worker, ended = self._hand_over(record.watchers if is_same else record.watchers[1:], found)
+        if is_same:
+            receipt.workers.append((submission.ticket, worker))
+        else:
             receipt.refusals.append(_refuse_other_question(submission))
-            return []
-        if found.ending is not None:
-            self._desks.put(client, Delivery(submission.ticket, found.ending))
-            receipt.workers.append((submission.ticket, found.ending.worker))
-            return []
-        ended = self.resume([found.task])
-        record = self._scheduler.get(submission.id)
-        assert record is not None
-        record.watchers.append((client, submission.ticket))
-        receipt.workers.append((submission.ticket, record.worker))
         return ended
+
+    def _hand_over(
+        self, watchers: list[tuple[str, int]], found: KnownTask
+    ) -> tuple[str | None, list[Ended]]:
+        """Have `watchers` wait for a task that the ledger has; the worker that has it."""
+        if found.ending is not None:
+            for client, ticket in watchers:
+                self._desks.put(client, Delivery(ticket, found.ending))
+            return found.ending.worker, []
+        is_live = self._scheduler.get(found.task.id) is not None
+        ended = [] if is_live else self.resume([found.task])
+        record = self._scheduler.get(found.task.id)
+        assert record is not None
+        record.watchers += watchers
+        return record.worker, ended
+
+    def _release(self, record: TaskRecord) -> None:
+        if self._scheduler.get(record.task.id) is record:
+            self._scheduler.forget(record)
 
     def _give_up(
         self, fresh: list[tuple[Submission, TaskRecord]], why: str, receipt: Receipt
     ) -> None:
         for submission, record in fresh:
-            self._scheduler.forget(record)
+            self._release(record)
             receipt.refusals.append(Refusal(submission.ticket, LedgerError.__name__, why))
             for client, ticket in record.watchers[1:]:
                 self._desks.put(client, Delivery(ticket, None, ledger_error=why))

@@ -1,0 +1,466 @@
+"""Tasks in and endings out, through a real ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from raypool.clock import FakeClock
+from raypool.config import RetryPolicy
+from raypool.desk import Desks
+from raypool.errors import LedgerError
+from raypool.events import Event, ResultEvent, ToolUseEvent
+from raypool.group_commit import GroupCommit
+from raypool.intake import Intake
+from raypool.ledger import KnownTask
+from raypool.messages import Answer, Delivery, Outcome, Receipt, Refusal, Submission
+from raypool.recorder import Ended, Recorder
+from raypool.records import AcceptedTask, Ending
+from raypool.retries import Retries
+from raypool.roster import Roster, WorkerRecord
+from raypool.routing import RoundRobin
+from raypool.scheduler import Scheduler
+from raypool.sqlite_ledger import SqliteLedger
+from raypool.tally import Tally
+from raypool.usage import Usage
+from raypool.window import Window
+
+pytestmark = pytest.mark.asyncio
+
+
+class FailingLedger(SqliteLedger):
+    """A ledger whose writes fail while it is told so."""
+
+    failure: LedgerError | None = None
+
+    def write(
+        self, tasks: Sequence[AcceptedTask], endings: Sequence[Ending]
+    ) -> dict[int, KnownTask]:
+        if self.failure is not None:
+            raise self.failure
+        return super().write(tasks, endings)
+
+
+class Office:
+    """What a dispatcher connects, without workers that run.
+
+    Attributes:
+        file: the ledger's database.
+        tally: what has ended and is recorded.
+    """
+
+    def __init__(self, size: int = 2) -> None:
+        self.file = FailingLedger()
+        self.ledger = GroupCommit(self.file)
+        clock = FakeClock()
+        self.desks = Desks(clock)
+        self.workers = [WorkerRecord(f"crew-{n}", "chemist", Window(64)) for n in (1, 2)[:size]]
+        self.scheduler = Scheduler(
+            Roster(self.workers), RoundRobin(), Retries(RetryPolicy()), clock
+        )
+        self.tally = Tally(self.file.totals())
+        self.recorder = Recorder(self.ledger, self.scheduler, self.desks, self.tally)
+        self.intake = Intake(self.ledger, self.scheduler, self.desks, last_number=0)
+        for client in ("mine", "yours"):
+            self.desks.of(client)
+
+    async def accept(self, *submissions: Submission, client: str = "mine") -> Receipt:
+        receipt, ended = await self.intake.accept(client, list(submissions))
+        await self.recorder.record(ended)
+        return receipt
+
+    async def run_all(self) -> None:
+        """Have every worker answer every task with the prompt."""
+        ended = []
+        for worker in self.workers:
+            while records := self.scheduler.take(worker):
+                for record in records:
+                    answer = Answer(f"re: {record.task.prompt}", Usage(1, 2), 7.5)
+                    settled = self.scheduler.settle(worker, Outcome(record.number, answer))
+                    assert settled is not None
+                    ended.append(Ended(*settled))
+        await self.recorder.record(ended)
+
+    async def delivered(self, client: str = "mine") -> dict[int, str | None]:
+        """By ticket, the text of each ending that waits for a client."""
+        deliveries = await self.desks.of(client).collect(0.0)
+        return {one.ticket: one.ending.text if one.ending else None for one in deliveries}
+
+    async def restart(self) -> Office:
+        """What a later start on the same ledger finds, which has no tasks in its scheduler."""
+        later = Office()
+        await later.ledger.close()
+        later.file, later.ledger = self.file, self.ledger
+        later.tally = Tally(self.file.totals())
+        later.recorder = Recorder(self.ledger, later.scheduler, later.desks, later.tally)
+        last = self.file.totals().last_number
+        later.intake = Intake(self.ledger, later.scheduler, later.desks, last)
+        return later
+
+
+@pytest_asyncio.fixture
+async def office() -> AsyncIterator[Office]:
+    office = Office()
+    yield office
+    await office.ledger.close()
+
+
+def ask(ticket: int, task_id: str | None = None, prompt: Any = "why?") -> Submission:
+    return Submission(ticket, task_id or f"task-{ticket}", prompt)
+
+
+async def test_accepted_tasks_are_committed_and_given_to_workers(office: Office) -> None:
+    receipt = await office.accept(ask(1), ask(2), ask(3))
+
+    assert receipt == Receipt([(1, "crew-1"), (2, "crew-2"), (3, "crew-1")], [])
+    assert [task.id for task in office.file.unfinished(0, 9)] == ["task-1", "task-2", "task-3"]
+    assert office.intake.last_number == 3
+
+
+async def test_nothing_is_given_to_a_worker_before_it_is_committed(office: Office) -> None:
+    accepting = asyncio.create_task(office.accept(ask(1)))
+    await asyncio.sleep(0)
+
+    assert office.scheduler.unfinished == 1
+    assert office.scheduler.take(office.workers[0]) == []
+    await accepting
+    assert len(office.scheduler.take(office.workers[0])) == 1
+
+
+async def test_whole_submission_is_kept(office: Office) -> None:
+    prompt = [{"role": "user", "content": "why?"}]
+
+    await office.accept(Submission(1, "a", prompt, "chemist", {"row": 1}, 5.0))
+
+    assert office.file.find("a") == KnownTask(
+        AcceptedTask(1, "a", prompt, "chemist", {"row": 1}, 5.0)
+    )
+
+
+async def test_batches_of_many_clients_keep_the_order_in_which_they_came(office: Office) -> None:
+    await asyncio.gather(
+        *(
+            office.accept(*(ask(n) for n in range(batch * 10, batch * 10 + 10)), client=client)
+            for batch, client in enumerate(["mine", "yours"] * 5)
+        )
+    )
+
+    ids = [task.id for task in office.file.unfinished(0, 1_000)]
+    assert ids == [f"task-{n}" for n in range(100)]
+    for worker in office.workers:
+        numbers = [record.number for record in worker.line.clear()]
+        assert numbers == sorted(numbers)
+
+
+async def test_ending_is_recorded_before_its_client_gets_it(office: Office) -> None:
+    await office.accept(ask(1))
+
+    await office.run_all()
+
+    [ended] = office.file.ended(0, 9)
+    assert (ended.task.id, ended.ending.text) == ("task-1", "re: why?")
+    assert await office.delivered() == {1: "re: why?"}
+    assert office.scheduler.unfinished == 0
+    assert office.tally.ended == {"completed": 1, "failed": 0, "cancelled": 0}
+    assert (office.tally.input_tokens, office.tally.output_tokens) == (1, 2)
+
+
+async def test_clients_get_what_their_tasks_yielded_and_raised(office: Office) -> None:
+    await office.accept(ask(1))
+    [record] = office.scheduler.take(office.workers[0])
+    settled = office.scheduler.settle(office.workers[0], Outcome(1, Answer("42", Usage(), 7.5)))
+    assert settled is not None
+    events: list[Event] = [ToolUseEvent("call", "search", {}), ResultEvent()]
+
+    await office.recorder.record([Ended(record, settled[1], events, b"pickle")])
+
+    [delivery] = await office.desks.of("mine").collect(0.0)
+    assert delivery == Delivery(1, settled[1], events, b"pickle")
+
+
+async def test_id_that_is_under_way_joins_its_task(office: Office) -> None:
+    await office.accept(ask(1, "a"))
+
+    receipt = await office.accept(ask(7, "a"), client="yours")
+    await office.run_all()
+
+    assert receipt == Receipt([(7, "crew-1")], [])
+    assert await office.delivered("mine") == {1: "re: why?"}
+    assert await office.delivered("yours") == {7: "re: why?"}
+    assert office.tally.ended["completed"] == 1
+
+
+async def test_id_that_has_ended_is_answered_from_the_ledger(office: Office) -> None:
+    await office.accept(ask(1, "a"))
+    await office.run_all()
+
+    receipt = await office.accept(ask(7, "a"), client="yours")
+
+    assert receipt == Receipt([(7, "crew-1")], [])
+    assert await office.delivered("yours") == {7: "re: why?"}
+    assert office.scheduler.unfinished == 0
+    assert office.tally.ended["completed"] == 1
+
+
+async def test_id_twice_in_a_batch_is_one_task_with_two_futures(office: Office) -> None:
+    receipt = await office.accept(ask(1, "a"), ask(2, "a"), ask(3, "b"))
+    await office.run_all()
+
+    assert sorted(receipt.workers) == [(1, "crew-1"), (2, "crew-1"), (3, "crew-2")]
+    assert await office.delivered() == {1: "re: why?", 2: "re: why?", 3: "re: why?"}
+    assert office.tally.ended["completed"] == 2
+
+
+async def test_id_from_two_clients_at_once_is_one_task_with_two_futures(office: Office) -> None:
+    receipts = await asyncio.gather(
+        office.accept(ask(1, "a")), office.accept(ask(1, "a"), client="yours")
+    )
+    await office.run_all()
+
+    assert [receipt.workers for receipt in receipts] == [[(1, "crew-1")], [(1, "crew-1")]]
+    assert await office.delivered("mine") == {1: "re: why?"}
+    assert await office.delivered("yours") == {1: "re: why?"}
+    assert office.tally.ended["completed"] == 1
+
+
+async def test_ended_id_twice_in_a_batch_is_answered_twice(office: Office) -> None:
+    await office.accept(ask(1, "a"))
+    await office.run_all()
+    await office.delivered()
+
+    receipt = await office.accept(ask(2, "a"), ask(3, "a"))
+
+    assert sorted(receipt.workers) == [(2, "crew-1"), (3, "crew-1")]
+    assert await office.delivered() == {2: "re: why?", 3: "re: why?"}
+
+
+async def test_ended_id_from_two_clients_at_once_is_answered_to_both(office: Office) -> None:
+    await office.accept(ask(1, "a"))
+    await office.run_all()
+    await office.delivered()
+
+    await asyncio.gather(office.accept(ask(2, "a")), office.accept(ask(2, "a"), client="yours"))
+
+    assert await office.delivered("mine") == {2: "re: why?"}
+    assert await office.delivered("yours") == {2: "re: why?"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [ask(2, "a", "how?"), Submission(2, "a", "why?", "historian")],
+    ids=["prompt", "role"],
+)
+@pytest.mark.parametrize("when", ["under way", "ended", "same batch", "at once"])
+async def test_other_question_under_a_known_id_is_refused(
+    office: Office, when: str, other: Submission
+) -> None:
+    first = ask(1, "a")
+    if when == "same batch":
+        receipt = await office.accept(first, other)
+    elif when == "at once":
+        _, receipt = await asyncio.gather(office.accept(first), office.accept(other))
+    else:
+        await office.accept(first)
+        if when == "ended":
+            await office.run_all()
+        receipt = await office.accept(other)
+    await office.run_all()
+
+    [refusal] = receipt.refusals
+    assert (refusal.ticket, refusal.kind) == (2, "InvalidTask")
+    assert "task 'a' with another prompt or role" in refusal.message
+    assert await office.delivered() == {1: "re: why?"}
+
+
+async def test_each_question_under_an_ended_id_is_judged_by_what_the_ledger_has(
+    office: Office,
+) -> None:
+    await office.accept(ask(1, "a"))
+    await office.run_all()
+    await office.delivered()
+
+    receipt = await office.accept(ask(2, "a", "how?"), ask(3, "a", "how?"), ask(4, "a"))
+
+    assert sorted(refusal.ticket for refusal in receipt.refusals) == [2, 3]
+    assert await office.delivered() == {4: "re: why?"}
+
+
+async def test_other_metadata_and_timeout_are_no_other_question(office: Office) -> None:
+    await office.accept(Submission(1, "a", "why?", None, {"row": 1}, 5.0))
+
+    receipt = await office.accept(Submission(2, "a", "why?", None, {"row": 2}, 9.0))
+
+    assert receipt.refusals == []
+
+
+async def test_later_start_goes_on_with_what_is_unfinished(office: Office) -> None:
+    await office.accept(ask(1), ask(2))
+    later = await office.restart()
+
+    ended = later.intake.resume(later.file.unfinished(0, 9))
+    await later.run_all()
+
+    assert ended == []
+    assert later.file.totals().completed == 2
+    assert later.intake.last_number == 2
+
+
+async def test_unfinished_id_of_an_earlier_run_is_run_once_for_whoever_asks(
+    office: Office,
+) -> None:
+    await office.accept(ask(1, "a"))
+    later = await office.restart()
+
+    receipt = await later.accept(ask(5, "a"), ask(6, "a"), ask(7, "b"))
+    await later.run_all()
+
+    assert [worker for _, worker in sorted(receipt.workers)] == ["crew-1", "crew-1", "crew-2"]
+    assert await later.delivered() == {5: "re: why?", 6: "re: why?", 7: "re: why?"}
+    assert later.file.totals().completed == 2
+
+
+async def test_watcher_of_a_task_that_the_ledger_turns_out_to_know_gets_its_end(
+    office: Office,
+) -> None:
+    await office.accept(ask(1, "a"))
+    await office.run_all()
+    await office.delivered()
+    accepting = asyncio.create_task(office.accept(ask(2, "a", "how?")))
+    await asyncio.sleep(0)
+    record = office.scheduler.get("a")
+    assert record is not None
+
+    record.watchers.append(("yours", 9))
+    await accepting
+
+    assert await office.delivered("yours") == {9: "re: why?"}
+
+
+async def test_task_that_nobody_can_have_ends_as_it_is_accepted(office: Office) -> None:
+    for worker in office.workers:
+        office.scheduler.worker_died(worker, "it was killed")
+
+    receipt = await office.accept(ask(1))
+
+    [delivery] = await office.desks.of("mine").collect(0.0)
+    assert receipt == Receipt([(1, None)], [])
+    assert delivery.ending is not None
+    assert delivery.ending.state == "failed"
+    assert office.file.totals().failed == 1
+
+
+async def test_task_cancelled_while_it_is_committed_ends_cancelled(office: Office) -> None:
+    accepting = asyncio.create_task(office.accept(ask(1, "a")))
+    await asyncio.sleep(0)
+    record = office.scheduler.get("a")
+    assert record is not None
+
+    office.scheduler.cancel(record)
+    receipt = await accepting
+
+    assert receipt == Receipt([(1, None)], [])
+    assert office.file.totals().cancelled == 1
+    assert office.scheduler.unfinished == 0
+
+
+async def test_batch_that_cannot_be_committed_is_refused(office: Office) -> None:
+    office.file.failure = LedgerError("the disk is full")
+
+    receipt = await office.accept(ask(1), ask(2))
+
+    assert receipt == Receipt(
+        [],
+        [
+            Refusal(1, "LedgerError", "the disk is full"),
+            Refusal(2, "LedgerError", "the disk is full"),
+        ],
+    )
+    assert office.scheduler.unfinished == 0
+
+
+async def test_id_of_a_batch_that_was_refused_can_be_submitted_again(office: Office) -> None:
+    office.file.failure = LedgerError("the disk is full")
+    await office.accept(ask(1, "a"))
+    office.file.failure = None
+
+    receipt = await office.accept(ask(2, "a"))
+    await office.run_all()
+
+    assert receipt.refusals == []
+    assert await office.delivered() == {2: "re: why?"}
+
+
+async def test_everybody_who_asked_under_an_id_hears_that_it_cannot_be_committed(
+    office: Office,
+) -> None:
+    office.file.failure = LedgerError("the disk is full")
+
+    mine, yours = await asyncio.gather(
+        office.accept(ask(1, "a"), ask(2, "a")), office.accept(ask(3, "a"), client="yours")
+    )
+
+    told = {refusal.ticket for refusal in (*mine.refusals, *yours.refusals)}
+    told |= set(await office.delivered("mine")) | set(await office.delivered("yours"))
+    assert told == {1, 2, 3}
+    assert mine.workers == yours.workers == []
+
+
+async def test_task_that_was_accepted_before_is_joined_though_its_batch_fails(
+    office: Office,
+) -> None:
+    await office.accept(ask(1, "a"))
+    office.file.failure = LedgerError("the disk is full")
+
+    receipt = await office.accept(ask(2, "a"), ask(3, "b"))
+    office.file.failure = None
+    await office.run_all()
+
+    assert receipt.workers == [(2, "crew-1")]
+    assert [refusal.ticket for refusal in receipt.refusals] == [3]
+    assert await office.delivered() == {1: "re: why?", 2: "re: why?"}
+
+
+async def test_ending_that_cannot_be_recorded_is_told_and_stays_unfinished(
+    office: Office,
+) -> None:
+    await office.accept(ask(1, "a"))
+    office.file.failure = LedgerError("the disk is full")
+
+    await office.run_all()
+
+    [delivery] = await office.desks.of("mine").collect(0.0)
+    assert (delivery.ending, delivery.ledger_error) == (None, "the disk is full")
+    assert office.tally.ended["completed"] == 0
+    assert [task.id for task in office.file.unfinished(0, 9)] == ["a"]
+
+
+async def test_task_whose_ending_was_lost_runs_again_when_it_is_submitted_again(
+    office: Office,
+) -> None:
+    await office.accept(ask(1, "a"), ask(2, "b"))
+    office.file.failure = LedgerError("the disk is full")
+    await office.run_all()
+    await office.delivered()
+    office.file.failure = None
+
+    await office.accept(ask(3, "c"), ask(4, "a"))
+    await office.run_all()
+
+    assert await office.delivered() == {3: "re: why?", 4: "re: why?"}
+    assert [task.id for task in office.file.unfinished(0, 9)] == ["b"]
+
+
+async def test_closed_ledger_refuses_as_one_that_fails(office: Office) -> None:
+    await office.accept(ask(1))
+    await office.ledger.close()
+
+    receipt = await office.accept(ask(2))
+    await office.run_all()
+
+    assert [refusal.kind for refusal in receipt.refusals] == ["LedgerError"]
+    [delivery] = await office.desks.of("mine").collect(0.0)
+    assert delivery.ledger_error is not None
