@@ -27,6 +27,7 @@ from raypool.outcomes import (
     sendable,
 )
 from raypool.task import Content
+from raypool.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class TurnEngine:
         self._memory = memory
         self._turn_timeout = turn_timeout
         self._clock = clock
+        self._watchdog = Watchdog()
         self._worker = ""
         self._options = SessionOptions()
         self._shared: tuple[Session, str] | None = None
@@ -81,12 +83,12 @@ class TurnEngine:
         started = self._clock.monotonic()
         limit = self._turn_timeout if work.timeout is None else work.timeout
         try:
-            async with asyncio.timeout(limit) as timer:
+            with self._watchdog.limit(limit) as allowed:
                 result = await self._attempt(work, started)
         except USER_ERRORS as error:
             _raise_if_cancelled()
             duration_ms = self._since(started)
-            if timer.expired():
+            if allowed.has_expired:
                 result = failure_of_timeout(limit, duration_ms)
             else:
                 result = failure_of_raised(error, duration_ms)
@@ -136,7 +138,7 @@ class TurnEngine:
     async def _close(self, opened: Session | Backend) -> None:
         """Close what the backend opened; that it cannot be closed changes no outcome."""
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
+            with self._watchdog.limit(CLOSE_SECONDS):
                 await _settled(_optional(opened, "close"))
         except USER_ERRORS:
             _raise_if_cancelled()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PREFETCH_SECONDS = 0.02
+PREFETCH_SECONDS = 0.1
 MIN_PREFETCH = 2
 MAX_PREFETCH = 512
 _SAMPLE_SECONDS = 0.005
@@ -12,7 +12,7 @@ _WEIGHT_OF_NEW = 0.3
 class Window:
     """Tells how many tasks to send to one worker now.
 
-    A worker may hold `concurrency` tasks and, beyond them, what it ends in 20 ms
+    A worker may hold `concurrency` tasks and, beyond them, what it ends in 100 ms
     (at least 2, at most 512 or `mailbox_limit`): so slow turns are given out one at
     a time, as late as possible, and fast ones in large envelopes.
     """

@@ -1,0 +1,90 @@
+"""Limits on how long coroutines may take, with one timer for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+
+class Watchdog:
+    """Gives limits to the coroutines of one event loop.
+
+    `asyncio.timeout` sets and cancels a timer for each, which costs a short turn as much
+    as all the rest of it.
+    """
+
+    def __init__(self) -> None:
+        self._limits: dict[Limit, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def limit(self, seconds: float) -> Limit:
+        """A context that is cancelled after `seconds`, and then raises `TimeoutError`."""
+        return Limit(self, seconds)
+
+    def watch(self, limit: Limit) -> None:
+        """Cancel `limit` at its deadline."""
+        self._limits[limit] = None
+        if self._timer is None or limit.deadline < self._timer.when():
+            self._set_timer(limit.deadline)
+
+    def leave(self, limit: Limit) -> None:
+        """Forget a limit that was left in time; the timer may run out for nothing."""
+        self._limits.pop(limit, None)
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._bark)
+
+    def _bark(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        for limit in [limit for limit in self._limits if limit.deadline <= now]:
+            del self._limits[limit]
+            limit.expire()
+        if self._limits:
+            self._set_timer(min(limit.deadline for limit in self._limits))
+
+
+class Limit:
+    """One coroutine's limit; made by `Watchdog.limit`.
+
+    Attributes:
+        deadline: when it ends, on the loop's clock.
+        has_expired: the deadline came before the end.
+    """
+
+    __slots__ = ("_cancelling", "_seconds", "_task", "_watchdog", "deadline", "has_expired")
+
+    def __init__(self, watchdog: Watchdog, seconds: float) -> None:
+        self._watchdog = watchdog
+        self._seconds = seconds
+        self.deadline = 0.0
+        self.has_expired = False
+
+    def __enter__(self) -> Limit:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self.deadline = asyncio.get_running_loop().time() + self._seconds
+        self._watchdog.watch(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._watchdog.leave(self)
+        if not self.has_expired:
+            return
+        is_mine = self._task.uncancel() <= self._cancelling
+        if is_mine and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def expire(self) -> None:
+        """Cancel what runs under this limit."""
+        self.has_expired = True
+        self._task.cancel()

@@ -1,0 +1,90 @@
+"""Every snippet of README runs as it stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raypool.testing import Call, MessagesServer
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SHELL = [
+    line
+    for block in re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+SET_UP = "pip install uv && uv run --extra local "
+
+
+def answer(call: Call) -> str:
+    return "an answer"
+
+
+@pytest.mark.parametrize("snippet", PYTHON, ids=range(len(PYTHON)))
+@pytest.mark.timeout(240)
+def test_python_snippet_runs(
+    snippet: str,
+    local_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with MessagesServer(reply=answer) as server:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "a-key")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        names: dict[str, Any] = {"__name__": "__main__"}
+
+        exec(snippet.replace("http://127.0.0.1:8000", server.url), names)
+
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.timeout(240)
+def test_first_command_answers_the_trivia_questions(tmp_path: Path) -> None:
+    command = next(line for line in SHELL if line.startswith(SET_UP + "raypool run"))
+
+    lines = run(command.removeprefix(SET_UP), tmp_path)
+
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    asked = (ROOT / "examples" / "trivia.jsonl").read_text().splitlines()
+    assert {answer["id"] for answer in answers} == {json.loads(line)["id"] for line in asked}
+    assert "Paris" in next(answer["text"] for answer in answers if answer["id"] == "france")
+    assert lines == ""
+
+
+@pytest.mark.timeout(240)
+def test_questions_on_the_command_line_are_answered(tmp_path: Path) -> None:
+    command = next(line for line in SHELL if line.startswith("raypool ask"))
+
+    assert "Paris" in run(command, tmp_path)
+
+
+def test_test_command_is_the_one_that_runs_this() -> None:
+    assert SET_UP + "--extra test pytest" in SHELL
+
+
+def run(command: str, directory: Path) -> str:
+    """What a `raypool` command prints to stdout, run beside a copy of the examples."""
+    (directory / "examples").symlink_to(ROOT / "examples")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment.pop("RAY_ADDRESS", None)
+    ended = subprocess.run(
+        shlex.split(command),
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
