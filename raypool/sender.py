@@ -67,6 +67,7 @@ class Sender:
             elif record.worker is not None and not record.has_ended:
                 held.setdefault(record.worker, []).append(record.number)
         self.record(ended)
+        self._tell_who_waits()
         for name, numbers in held.items():
             self._begin(self._cancel_held(name, numbers))
 
@@ -132,8 +133,7 @@ class Sender:
         self._links[worker.name].kill()
         ended = self._scheduler.worker_died(worker, f"worker {worker.name!r} died: {error}")
         self.record([Ended(*one) for one in ended])
-        for progress in self._progress.values():
-            progress.set()
+        self._tell_who_waits()
         self.pump()
 
     async def _cancel_held(self, name: str, numbers: list[int]) -> None:
@@ -148,8 +148,14 @@ class Sender:
             self._timer = None
         ended, delay = self._scheduler.wake()
         self.record([Ended(*one) for one in ended])
+        self._tell_who_waits()
         if delay is not None and not self._is_closed:
             self._timer = asyncio.get_running_loop().call_later(delay, self._wake_up)
+
+    def _tell_who_waits(self) -> None:
+        """Have every `finish_up_to` look again: a worker may have nothing left to do."""
+        for progress in self._progress.values():
+            progress.set()
 
     def _wake_up(self) -> None:
         self._wake()
