@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -27,6 +29,9 @@ from raypool.verdicts import error_of_delivery, error_of_refusal, response_of_en
 
 BATCH_SIZE = 2048
 CLOSE_SECONDS = 5.0
+
+
+_open_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class Barrier:
@@ -65,6 +70,7 @@ class Client:
         self._end: str | None = None
         self._is_closed = False
         self._is_retired = False
+        _open_clients.add(self)
 
     @property
     def unresolved(self) -> int:
@@ -346,3 +352,10 @@ def _settle(future: TaskFuture, delivery: Delivery) -> None:
 def _set_exception(future: TaskFuture, error: BaseException) -> None:
     future._has_receipt = True
     future.set_exception(error)
+
+
+@atexit.register
+def _close_clients() -> None:
+    """Send what is still here before the process, and Ray with it, ends."""
+    for client in list(_open_clients):
+        client.close()
