@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import click
 
 from raypool.cli.ask import ask_command
+from raypool.cli.problem import INTERRUPTED
 from raypool.cli.run import run_command
 
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Ends with the exit status of an interruption when Ctrl-C finds nothing to be saved."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="raypool")
 def main() -> None:
     """A pool of long-lived LLM agents on Ray."""

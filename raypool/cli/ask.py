@@ -11,7 +11,7 @@ from rich.console import Console
 
 from raypool.cli.figures import count
 from raypool.cli.options import PoolOptions, make_backend, pool_options, start_pool
-from raypool.cli.problem import ANSWERED, INTERRUPTED, SOME_FAILED, in_one_line
+from raypool.cli.problem import ANSWERED, SOME_FAILED, in_one_line
 from raypool.cli.streams import take_stdout, write_whole
 from raypool.errors import RaypoolError
 from raypool.task import Task, check_prompt
@@ -36,9 +36,10 @@ def ask_command(questions: tuple[str, ...], **options: Any) -> None:
     try:
         with _started(questions, given) as pool:
             sys.exit(_answer(pool, questions, stdout))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
+        sys.exit(SOME_FAILED)
+    except RaypoolError as error:
+        click.echo(f"raypool: {error}", err=True)
         sys.exit(SOME_FAILED)
 
 

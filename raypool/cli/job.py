@@ -11,10 +11,10 @@ from raypool.cli.ahead import Ahead
 from raypool.cli.asking import Asking
 from raypool.cli.figures import count
 from raypool.cli.interrupt import Interrupts
-from raypool.cli.options import PoolOptions, make_backend, start_pool
+from raypool.cli.options import PoolOptions, start_pool
 from raypool.cli.output import OutputLost
 from raypool.cli.picture import Picture, expected_rows
-from raypool.cli.problem import ANSWERED, INTERRUPTED, SOME_FAILED, Problem, in_one_line
+from raypool.cli.problem import ANSWERED, INTERRUPTED, SOME_FAILED, in_one_line
 from raypool.cli.progress import progress_of
 from raypool.cli.resume import resume_command
 from raypool.cli.rows import RowReader
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 MAX_PENDING = 10_000
 """Rows read ahead: enough to keep every turn busy, few enough to keep memory flat."""
 
-
 _NO_LEDGER = "without a ledger there is nothing to resume from; -o FILE or --ledger FILE keeps one"
 
 
@@ -39,10 +38,17 @@ class Job:
     """Reads rows, has them answered, and reports."""
 
     def __init__(
-        self, source: Source, target: Target, options: PoolOptions, *, is_quiet: bool
+        self,
+        source: Source,
+        target: Target,
+        options: PoolOptions,
+        backend: Backend,
+        *,
+        is_quiet: bool,
     ) -> None:
         self._target = target
         self._options = options
+        self._backend = backend
         self._is_quiet = is_quiet
         self._reader = RowReader(source.stream, source.format)
         self._rows = Ahead(self._reader) if source.size is None else self._reader
@@ -57,42 +63,33 @@ class Job:
         Raises:
             Problem: nothing could be asked, and why.
         """
-        with in_one_line(RaypoolError, ValueError, TypeError):
-            backend = make_backend(self._options)
-        self._target.go_on(self._options.settings(backend), retry_failed=retry_failed)
+        self._target.go_on(self._options.settings(self._backend), retry_failed=retry_failed)
         if self._target.ledger is None and not self._is_quiet:
             _say(f"raypool: {_NO_LEDGER}")
         with self._progress, Interrupts(self._progress) as interrupts:
-            self._ask_all(backend, interrupts)
+            self._ask_all(interrupts)
         self._report(was_interrupted=interrupts.count > 0)
         return self._status(was_interrupted=interrupts.count > 0)
 
-    def _ask_all(self, backend: Backend, interrupts: Interrupts) -> None:
+    def _ask_all(self, interrupts: Interrupts) -> None:
         asking = Asking(self._target.output, self._target.written, self._tally)
         tasks = asking.tasks(self._rows)
         try:
             first = next(tasks, None)
             asking.check()
             if first is not None:
-                self._answer(asking, itertools.chain([first], tasks), backend, interrupts)
+                self._answer(asking, itertools.chain([first], tasks), interrupts)
         except KeyboardInterrupt:
             interrupts.count += 1
         except (OutputLost, RaypoolError, OSError) as error:
             if not interrupts.count:
                 self._trouble = str(error)
 
-    def _answer(
-        self, asking: Asking, tasks: Iterator[Task], backend: Backend, interrupts: Interrupts
-    ) -> None:
+    def _answer(self, asking: Asking, tasks: Iterator[Task], interrupts: Interrupts) -> None:
         self._progress.begin(f"starting {count(self._options.size, 'worker')}")
-        try:
-            with in_one_line(RaypoolError, ValueError, TypeError):
-                pool = start_pool(
-                    self._options, backend, ledger=self._target.ledger, max_pending=MAX_PENDING
-                )
-        except Problem:
-            self._target.discard()
-            raise
+        ledger = self._target.ledger
+        with in_one_line(RaypoolError, ValueError, TypeError):
+            pool = start_pool(self._options, self._backend, ledger=ledger, max_pending=MAX_PENDING)
         with pool:
             interrupts.watch(pool, self._rows.stop)
             self._progress.begin("")

@@ -12,6 +12,8 @@ import msgspec
 
 from raypool.agent import RoleAgent
 from raypool.cli.agent import PromptAgent
+from raypool.cli.problem import in_one_line
+from raypool.errors import PoolStartError
 
 if TYPE_CHECKING:
     from raypool.backends import Backend
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 MAX_TOKENS = 1024
+_OTHER_BACKENDS = " (on the command line: --base-url URL, or --backend local)"
 
 
 class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,14 +80,20 @@ def pool_options(command: Command) -> Command:
 
 
 def make_backend(options: PoolOptions) -> Backend:
-    """The backend that the options name."""
+    """The backend that the options name, with what the environment adds.
+
+    Raises:
+        Problem: it can be seen from here that no turn would succeed.
+    """
     from raypool import backends  # noqa: PLC0415 - --help must not wait for what they import
 
     if options.backend == "scripted":
         return backends.ScriptedBackend()
     if options.backend == "local":
-        return backends.LocalBackend(**_given(model_path=options.model))
-    return backends.AnthropicBackend(**_given(model=options.model, base_url=options.base_url))
+        with in_one_line(PoolStartError, ValueError):
+            return backends.LocalBackend(options.model).prepare()
+    with in_one_line(PoolStartError, ValueError, hint=_OTHER_BACKENDS):
+        return backends.AnthropicBackend(options.model, base_url=options.base_url).prepare()
 
 
 def start_pool(options: PoolOptions, backend: Backend, **more: Any) -> Pool:

@@ -22,9 +22,12 @@ class Problem(click.ClickException):
 
 
 @contextmanager
-def in_one_line(*errors: type[Exception]) -> Iterator[None]:
-    """Turn the expected `errors` into a `Problem`; any other is a defect, with its traceback."""
+def in_one_line(*errors: type[Exception], hint: str = "") -> Iterator[None]:
+    """Turn the expected `errors` into a `Problem`; any other is a defect, with its traceback.
+
+    `hint` follows what the error says: what to type here instead.
+    """
     try:
         yield
     except errors as error:
-        raise Problem(str(error) or type(error).__name__) from error
+        raise Problem(f"{str(error) or type(error).__name__}{hint}") from error

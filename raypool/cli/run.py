@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from raypool.cli.job import Job
-from raypool.cli.options import PoolOptions, pool_options
+from raypool.cli.options import PoolOptions, make_backend, pool_options
 from raypool.cli.rows import Format
 from raypool.cli.source import open_source
 from raypool.cli.streams import take_stdout
@@ -56,9 +56,10 @@ def run_command(  # noqa: PLR0917 - click gives an argument for each option
     given = PoolOptions(**options)
     given.check()
     stdout = take_stdout()
+    backend = make_backend(given)
     with (
         closing(open_source(input_name, row_format)) as source,
-        closing(Target(output, ledger, stdout)) as target,
+        Target(output, ledger, stdout) as target,
     ):
-        job = Job(source, target, given, is_quiet=quiet)
+        job = Job(source, target, given, backend, is_quiet=quiet)
         sys.exit(job.run(retry_failed=retry_failed))

@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from raypool.cli.output import Output, OutputFile, Written
 from raypool.cli.problem import Problem, in_one_line
@@ -61,17 +62,26 @@ class Target:
             if retry_failed:
                 ledger.requeue_failed()
 
-    def discard(self) -> None:
-        """Remove the files that this run made, when nothing was ever asked."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the output; after a `Problem` nothing was asked, and what was made goes."""
+        if isinstance(error, Problem):
+            self._discard()
+        self.output.close()
+
+    def _discard(self) -> None:
         if isinstance(self.output, OutputFile):
             self.output.discard()
         if self._ledger_is_new:
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{self.ledger}{suffix}").unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Let go of the output."""
-        self.output.close()
 
     def _check_pair(self) -> None:
         if isinstance(self.output, OutputFile) and not self.output.is_empty and self._ledger_is_new:

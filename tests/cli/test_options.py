@@ -95,12 +95,15 @@ def test_backend_gets_its_model_and_address() -> None:
     assert isinstance(make_backend(options()), ScriptedBackend)
 
 
-def test_settings_name_the_model_that_answers_and_hide_the_system_prompt() -> None:
+def test_settings_name_the_model_that_answers_and_hide_the_system_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAYPOOL_MODEL", "claude-x")
     asked = options(backend="anthropic", base_url="http://localhost:1", system="Be brief.")
 
     settings = asked.settings(make_backend(asked))
 
-    assert settings["model"] == AnthropicBackend(base_url="http://localhost:1").model
+    assert settings["model"] == "claude-x"
     assert settings["max_tokens"] == 1024
     assert "brief" not in str(settings)
 

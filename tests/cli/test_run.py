@@ -292,6 +292,7 @@ class TestRefusals:
 
         assert "not a raypool ledger" in self.refused(desk, "--ledger", "notes.txt")
         assert (desk.path / "notes.txt").read_text() == "precious"
+        assert not (desk.path / "out.jsonl").exists()
 
     @pytest.mark.parametrize(
         "options",
