@@ -338,7 +338,12 @@ class Pool:
         except RaypoolError as error:
             state = "stopped" if isinstance(error, PoolStopped) else "does not answer"
             return f"Pool {self.name!r}: {state}"
-        parts = [f"{len(status.workers)} workers", f"{status.busy} busy", f"{status.queued} queued"]
+        size = len(status.workers)
+        parts = [
+            f"{size} worker{'s' if size != 1 else ''}",
+            f"{status.busy} busy",
+            f"{status.queued} queued",
+        ]
         if status.cost_usd:
             parts.append(f"${status.cost_usd:.2f}")
         return f"Pool {self.name!r}: {', '.join(parts)}"
