@@ -6,9 +6,10 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,18 @@ import sqlite3, sys
 reader = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
 print(reader.execute("SELECT count(*) FROM tasks").fetchone()[0])
 """
+
+
+@contextmanager
+def an_ordinary_user() -> Iterator[None]:
+    """Root may write everything, so be nobody meanwhile."""
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
 
 
 @pytest.fixture
@@ -105,13 +118,18 @@ class TestOpening:
         with pytest.raises(LedgerError, match="not a regular file"):
             SqliteLedger(path)
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-    def test_file_that_may_not_be_written_is_refused(self, path: Path) -> None:
-        SqliteLedger(path).close()
-        path.chmod(0o400)
+    def test_file_that_may_not_be_written_is_refused(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "run.db")
+            SqliteLedger(path).close()
+            path.chmod(0o444)
+            path.parent.chmod(0o755)
 
-        with pytest.raises(LedgerError, match="make the file and its directory writable"):
-            SqliteLedger(path)
+            with (
+                an_ordinary_user(),
+                pytest.raises(LedgerError, match="make the file and its directory writable"),
+            ):
+                SqliteLedger(path)
 
     def test_file_of_another_kind_is_refused_and_left_as_it_is(self, path: Path) -> None:
         path.write_text("id,prompt\n1,why?\n")
