@@ -27,10 +27,8 @@ def map_tasks(
     window_of = _Ordered(window) if ordered else _Unordered(window)
     try:
         for prompt in prompts:
-            while window_of.is_full:
-                yield window_of.take()
             window_of.add(_begin(submit, as_task(prompt)))
-            while window_of.has_ready:
+            while window_of.is_full or window_of.has_ready:
                 yield window_of.take()
         while window_of.unfinished:
             yield window_of.take()

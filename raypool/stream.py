@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Generic, TypeVar
 
@@ -11,30 +12,37 @@ _END = object()
 
 
 class Stream(Generic[T], Iterator[T], AsyncIterator[T]):
-    """Wraps a generator so that coroutines can read it too, each step on a thread."""
+    """Wraps a generator so that coroutines can read it too, each step on a thread.
+
+    Readers and those who close it take turns: a step whose coroutine was cancelled goes on
+    to its end first.
+    """
 
     def __init__(self, generator: Generator[T, None, None]) -> None:
         self._generator = generator
+        self._turn = threading.Lock()
 
     def __iter__(self) -> Stream[T]:
         return self
 
     def __next__(self) -> T:
-        return next(self._generator)
+        with self._turn:
+            return next(self._generator)
 
     def __aiter__(self) -> Stream[T]:
         return self
 
     async def __anext__(self) -> T:
-        item = await asyncio.to_thread(next, self._generator, _END)
+        item = await asyncio.to_thread(next, self, _END)
         if item is _END:
             raise StopAsyncIteration
         return item  # type: ignore[return-value]
 
     def close(self) -> None:
         """Read no further."""
-        self._generator.close()
+        with self._turn:
+            self._generator.close()
 
     async def aclose(self) -> None:
         """Read no further."""
-        await asyncio.to_thread(self._generator.close)
+        await asyncio.to_thread(self.close)

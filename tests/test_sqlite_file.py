@@ -119,7 +119,7 @@ class TestOpening:
             SqliteLedger(path)
 
     def test_file_that_may_not_be_written_is_refused(self) -> None:
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory(dir="/tmp") as directory:
             path = Path(directory, "run.db")
             SqliteLedger(path).close()
             path.chmod(0o444)

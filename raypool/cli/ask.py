@@ -35,12 +35,16 @@ def ask_command(questions: tuple[str, ...], **options: Any) -> None:
     stdout = take_stdout()
     try:
         with _started(questions, given) as pool:
-            sys.exit(_answer(pool, questions, stdout))
+            try:
+                status = _answer(pool, questions, stdout)
+            finally:
+                pool.stop()
     except BrokenPipeError:
         sys.exit(SOME_FAILED)
     except RaypoolError as error:
         click.echo(f"raypool: {error}", err=True)
         sys.exit(SOME_FAILED)
+    sys.exit(status)
 
 
 def _started(questions: tuple[str, ...], options: PoolOptions) -> Pool:
