@@ -1,0 +1,276 @@
+"""`Pool.map`: lazy reading, the order of results, failures as results, and early ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from raypool.errors import InvalidTask, LedgerError, PoolStopped, UnknownRole
+from raypool.future import TaskFuture
+from raypool.mapping import as_task, map_tasks
+from raypool.records import Ending, EndState, StoredCause
+from raypool.response import Response
+from raypool.task import Task, check_task
+
+
+class FakeClient:
+    """Makes futures, and resolves them when it is told to.
+
+    Attributes:
+        futures: those that were submitted, in order.
+        cancelled: the ids that were asked to be cancelled.
+        on_submit: called with each future, as it is submitted.
+    """
+
+    def __init__(self) -> None:
+        self.resolved = threading.Condition()
+        self.futures: list[TaskFuture] = []
+        self.cancelled: list[str] = []
+        self.on_submit: Callable[[TaskFuture], None] = lambda future: None
+
+    def submit(self, task: Task) -> TaskFuture:
+        check_task(task)
+        if task.role == "alchemist":
+            raise UnknownRole("no worker with the role 'alchemist'")
+        client: Any = self
+        future = TaskFuture(client, task.id or f"task-{len(self.futures)}", task)
+        self.futures.append(future)
+        self.on_submit(future)
+        return future
+
+    def cancel(self, task_id: str) -> None:
+        self.cancelled.append(task_id)
+
+
+def end(future: TaskFuture, state: EndState = "completed") -> None:
+    """Resolve a future as a client does."""
+    cause = None if state == "completed" else StoredCause("BackendError", "E", "no")
+    task = future._task
+    assert task is not None
+    future._ending = Ending(1, state, "crew-1", 1, 0, text=f"re: {task.prompt}", cause=cause)
+    if state == "completed":
+        future.set_result(Response(text=f"re: {task.prompt}"))
+    else:
+        future.set_exception(RuntimeError("what the future raises is not what the result has"))
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
+
+
+class Prompts:
+    """Counts how many prompts were read."""
+
+    def __init__(self, count: int) -> None:
+        self.read = 0
+        self._count = count
+
+    def __iter__(self) -> Iterator[str]:
+        for number in range(self._count):
+            self.read += 1
+            yield f"q{number}"
+
+
+both = pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
+
+
+@both
+def test_every_prompt_gets_its_result(client: FakeClient, ordered: bool) -> None:
+    client.on_submit = end
+
+    results = map_tasks(client.submit, Prompts(50), ordered=ordered, window=7)
+
+    assert [result.text for result in results] == [f"re: q{n}" for n in range(50)]
+
+
+@both
+def test_nothing_is_read_before_the_first_result_is_asked_for(
+    client: FakeClient, ordered: bool
+) -> None:
+    prompts = Prompts(50)
+
+    results = map_tasks(client.submit, prompts, ordered=ordered, window=7)
+
+    assert prompts.read == 0
+    results.close()
+
+
+@both
+@pytest.mark.parametrize("window", [1, 2, 7])
+def test_never_more_than_the_window_is_read_ahead(
+    client: FakeClient, ordered: bool, window: int
+) -> None:
+    prompts = Prompts(30)
+    ahead: list[int] = []
+    received = 0
+
+    def end_the_oldest_when_full(_: TaskFuture) -> None:
+        ahead.append(prompts.read - received)
+        pending = [future for future in client.futures if not future.done()]
+        if len(pending) == window or prompts.read == 30:
+            end(pending[0])
+
+    client.on_submit = end_the_oldest_when_full
+    for _ in map_tasks(client.submit, prompts, ordered=ordered, window=window):
+        received += 1
+        ahead.append(prompts.read - received)
+        for future in client.futures:
+            if prompts.read == 30 and not future.done():
+                end(future)
+
+    assert received == 30
+    assert max(ahead) == window
+
+
+@both
+def test_prompt_is_not_read_while_the_window_is_full(client: FakeClient, ordered: bool) -> None:
+    prompts = Prompts(30)
+    results = map_tasks(client.submit, prompts, ordered=ordered, window=3)
+    is_full = threading.Event()
+    client.on_submit = lambda future: is_full.set() if len(client.futures) == 3 else None
+    reader = threading.Thread(target=next, args=(results,), daemon=True)
+    reader.start()
+    is_full.wait(10)
+
+    read_while_waiting = prompts.read
+    end(client.futures[0])
+    reader.join(10)
+
+    assert read_while_waiting == 3
+    assert not reader.is_alive()
+    results.close()
+
+
+def then_end_backwards(client: FakeClient, prompts: list[str]) -> Iterator[str]:
+    """The prompts; when there are no more, their tasks end from the last to the first."""
+    yield from prompts
+    for future in reversed(client.futures):
+        end(future)
+
+
+@pytest.mark.parametrize(
+    ("ordered", "expected"), [(True, ["a", "b", "c"]), (False, ["c", "b", "a"])]
+)
+def test_results_come_in_the_order_of_the_prompts_or_as_they_end(
+    client: FakeClient, ordered: bool, expected: list[str]
+) -> None:
+    prompts = then_end_backwards(client, ["a", "b", "c"])
+
+    results = map_tasks(client.submit, prompts, ordered=ordered, window=9)
+
+    assert [result.prompt for result in results] == expected
+
+
+@both
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_failed_task_is_a_result_and_nothing_is_raised(
+    client: FakeClient, ordered: bool, state: EndState
+) -> None:
+    client.on_submit = lambda future: end(future, "completed" if future.id == "a" else state)
+    tasks = [Task("why?", id="a"), Task("how?", id="b")]
+
+    good, bad = map_tasks(client.submit, tasks, ordered=ordered, window=9)
+
+    assert (good.id, good.state) == ("a", "completed")
+    assert (bad.id, bad.state) == ("b", state)
+    assert bad.error is not None
+    assert bad.error.message == "no"
+
+
+@both
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (Task(" ", id="b", metadata={"row": 2}), "InvalidTask"),
+        (Task("how?", "alchemist", "b", {"row": 2}), "UnknownRole"),
+    ],
+    ids=["empty", "unknown role"],
+)
+def test_task_that_cannot_be_submitted_is_a_result_and_the_others_go_on(
+    client: FakeClient, ordered: bool, bad: Task, error: str
+) -> None:
+    client.on_submit = end
+
+    results = list(map_tasks(client.submit, ["a", bad, "c"], ordered=ordered, window=9))
+
+    [failed] = [result for result in results if result.state == "failed"]
+    assert [result.text for result in results if result.text] == ["re: a", "re: c"]
+    assert (failed.id, failed.metadata, failed.attempts) == ("b", {"row": 2}, 0)
+    assert failed.error is not None
+    assert failed.error.type == error
+
+
+@both
+@pytest.mark.parametrize("error", [InvalidTask("a known id"), UnknownRole("no such role")])
+def test_task_that_the_dispatcher_refuses_is_a_result(
+    client: FakeClient, ordered: bool, error: Exception
+) -> None:
+    client.on_submit = lambda future: future.set_exception(error)
+
+    [result] = map_tasks(client.submit, ["a"], ordered=ordered, window=9)
+
+    assert result.state == "failed"
+    assert result.error is not None
+    assert result.error.message == str(error)
+
+
+@both
+@pytest.mark.parametrize("error", [PoolStopped("it has stopped"), LedgerError("disk full")])
+def test_end_of_the_pool_is_raised_and_the_rest_is_cancelled(
+    client: FakeClient, ordered: bool, error: Exception
+) -> None:
+    results = map_tasks(client.submit, ["a", "b", "c"], ordered=ordered, window=3)
+
+    def fail_the_first(_: TaskFuture) -> None:
+        if len(client.futures) == 3:
+            client.futures[0].set_exception(error)
+
+    client.on_submit = fail_the_first
+
+    with pytest.raises(type(error), match=str(error)):
+        next(results)
+    assert sorted(client.cancelled) == ["task-1", "task-2"]
+
+
+@both
+def test_closing_early_cancels_what_has_not_ended(client: FakeClient, ordered: bool) -> None:
+    prompts = Prompts(30)
+    client.on_submit = lambda future: end(future) if future.id == "task-0" else None
+    results = map_tasks(client.submit, prompts, ordered=ordered, window=4)
+
+    next(results)
+    read = prompts.read
+    results.close()
+
+    assert sorted(client.cancelled) == [f"task-{n}" for n in range(1, read)]
+    assert prompts.read == read
+
+
+@both
+def test_error_of_the_prompts_is_raised_and_what_was_submitted_is_cancelled(
+    client: FakeClient, ordered: bool
+) -> None:
+    def prompts() -> Iterator[str]:
+        yield "a"
+        raise OSError("no such file")
+
+    with pytest.raises(OSError, match="no such file"):
+        list(map_tasks(client.submit, prompts(), ordered=ordered, window=4))
+
+    assert client.cancelled == ["task-0"]
+
+
+@both
+def test_no_prompts_are_no_results(client: FakeClient, ordered: bool) -> None:
+    assert list(map_tasks(client.submit, [], ordered=ordered, window=4)) == []
+
+
+def test_task_stays_the_task_it_is_and_a_prompt_becomes_one() -> None:
+    task = Task("why?", "chemist", "a")
+
+    assert as_task(task) is task
+    assert as_task("why?") == Task("why?")
