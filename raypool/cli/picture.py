@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from raypool.cli.figures import count, dollars, duration, short
 from raypool.cli.rows import RowReader
@@ -10,7 +11,18 @@ from raypool.cli.tally import Tally
 
 ROWS_TO_ESTIMATE_FROM = 1_000
 
-ExpectedRows = Callable[[], int | None]
+
+class Total(NamedTuple):
+    """How many rows an input has: `2,000`, or `~2,100` by what was read of it."""
+
+    rows: int
+    is_exact: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.rows:,}" if self.is_exact else f"~{self.rows:,}"
+
+
+ExpectedRows = Callable[[], Total | None]
 
 
 class Picture:
@@ -32,12 +44,12 @@ class Picture:
         pace = self.tally.rows_per_second()
         parts = [self.phase, self._rows()]
         if pace:
-            parts += [f"{pace:.3g} rows/s", *self._spent(), self._left(pace)]
+            parts += [f"{_digits(pace)} rows/s", *self._spent(), self._left(pace)]
         return " · ".join(filter(None, parts))
 
     def _rows(self) -> str:
         tally, total = self.tally, self.total()
-        done = count(tally.done, "row") if total is None else f"{tally.done:,}/{total:,} rows"
+        done = count(tally.done, "row") if total is None else f"{tally.done:,}/{total} rows"
         return f"{done}, {tally.failed:,} failed" if tally.failed else done
 
     def _spent(self) -> list[str]:
@@ -48,19 +60,23 @@ class Picture:
 
     def _left(self, pace: float) -> str:
         total = self.total()
-        if total is None or total <= self.tally.done:
+        if total is None or total.rows <= self.tally.done:
             return ""
-        return f"{duration((total - self.tally.done) / pace)} left"
+        return f"{duration((total.rows - self.tally.done) / pace)} left"
 
 
 def expected_rows(reader: RowReader, size: int | None) -> ExpectedRows:
     """Counts the rows of an input of `size` bytes: an estimate until its end has been read."""
 
-    def total() -> int | None:
+    def total() -> Total | None:
         if reader.at_end:
-            return reader.rows
+            return Total(reader.rows)
         if not size or reader.rows < ROWS_TO_ESTIMATE_FROM:
             return None
-        return round(reader.rows * size / min(reader.bytes, size))
+        return Total(round(reader.rows * size / min(reader.bytes, size)), is_exact=False)
 
     return total
+
+
+def _digits(pace: float) -> str:
+    return f"{pace:.3g}" if pace < 100 else f"{pace:,.0f}"

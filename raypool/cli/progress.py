@@ -92,12 +92,17 @@ class LiveProgress(Progress):
 
     def _bar(self) -> RenderableType:
         row = Table.grid(padding=(0, 1))
-        total = self._picture.total()
         row.add_row(
-            ProgressBar(total or 1, self._picture.tally.done, BAR_WIDTH, pulse=total is None),
+            self._meter(),
             Text(str(self._picture), no_wrap=True, overflow="ellipsis"),
         )
         return row
+
+    def _meter(self) -> ProgressBar:
+        total = self._picture.total()
+        if total is None:
+            return ProgressBar(width=BAR_WIDTH, pulse=True)
+        return ProgressBar(total.rows, self._picture.tally.done, BAR_WIDTH)
 
 
 def progress_of(picture: Picture, *, quiet: bool) -> Progress:

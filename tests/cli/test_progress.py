@@ -12,14 +12,14 @@ import pytest
 from rich.console import Console
 
 from raypool.cli.interrupt import SIGNALS, Interrupts
-from raypool.cli.picture import Picture
+from raypool.cli.picture import Picture, Total
 from raypool.cli.progress import LiveProgress, Progress, ProgressLines, progress_of
 from raypool.cli.tally import Tally
 
 
 @pytest.fixture
 def picture() -> Picture:
-    return Picture(Tally(), lambda: 10)
+    return Picture(Tally(), lambda: Total(10))
 
 
 class TestProgress:
