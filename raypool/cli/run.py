@@ -56,10 +56,8 @@ def run_command(  # noqa: PLR0917 - click gives an argument for each option
     given = PoolOptions(**options)
     given.check()
     stdout = take_stdout()
-    backend = make_backend(given)
-    with (
-        closing(open_source(input_name, row_format)) as source,
-        Target(output, ledger, stdout) as target,
-    ):
-        job = Job(source, target, given, backend, is_quiet=quiet)
-        sys.exit(job.run(retry_failed=retry_failed))
+    with closing(open_source(input_name, row_format)) as source:
+        backend = make_backend(given)
+        with Target(output, ledger, stdout) as target:
+            job = Job(source, target, given, backend, is_quiet=quiet)
+            sys.exit(job.run(retry_failed=retry_failed))

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ class Terminal:
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         (self.path / "in.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def append(self, data: bytes) -> None:
+        with (self.path / "out.jsonl").open("ab") as output:
+            output.write(data)
 
     def lines(self) -> list[dict[str, Any]]:
         """The whole lines of the output."""
@@ -104,62 +109,53 @@ def server(refused: set[str]) -> Iterator[MessagesServer]:
 def test_killed_and_interrupted_run_goes_on_and_failed_rows_wait_to_be_retried(
     terminal: Terminal, refused: set[str]
 ) -> None:
+    rows = [{"id": number, "prompt": str(number), "topic": "x"} for number in range(40)]
+    terminal.write(rows)
     refused.add("7")
-    terminal.write([{"id": number, "prompt": str(number), "topic": "x"} for number in range(40)])
     killed = terminal.start_run()
     terminal.await_lines(9)
     killed.kill()
     killed.wait()
-    kept = [line["prompt"] for line in terminal.lines()]
-    with (terminal.path / "out.jsonl").open("ab") as output:
-        output.write(b'{"id": 39, "te')
+    kept = terminal.lines()
+    terminal.append(b'{"id": 39, "te')
 
     stopped = terminal.start_run()
-    terminal.await_lines(18)
+    terminal.await_lines(len(kept) + 9)
     stopped.send_signal(signal.SIGINT)
     stdout, stderr = stopped.communicate(timeout=PATIENCE_SECONDS)
 
     assert stopped.returncode == 130, stderr
     assert stdout == ""
     assert "stopping after the running turns" in stderr
-    assert len(terminal.lines()) < 40
-
-    resume = shlex.split(stderr.rpartition("to finish the rest: raypool ")[2])
-    status, _, stderr = terminal.run(*resume)
-
-    assert status == 1, stderr
-    assert "39 answered, 1 failed" in stderr
-    assert sorted(line["id"] for line in terminal.lines()) == list(range(40))
-    asked = Counter(call.prompt for call in terminal.server.calls)
-    assert [prompt for prompt in kept if asked[prompt] > 1] == []
+    assert kept == terminal.lines()[: len(kept)]
     (failed,) = (line for line in terminal.lines() if "error" in line)
     assert failed["id"] == 7
     assert "not this one" in failed["error"]["message"]
 
     refused.clear()
-    status, _, stderr = terminal.run(*resume, "--retry-failed")
+    resume = shlex.split(stderr.rpartition("to finish the rest: raypool ")[2])
+    status, stdout, stderr = terminal.run(*resume, "--retry-failed")
 
-    assert status == 0, stderr
-    assert sorted(line["id"] for line in terminal.lines()) == list(range(40))
+    assert (status, stdout) == (0, ""), stderr
+    assert "40 answered, 0 failed" in stderr
+    found = [{name: line[name] for name in rows[0]} for line in terminal.lines()]
+    assert sorted(found, key=itemgetter("id")) == rows
     assert all(line["text"] == line["prompt"] for line in terminal.lines())
-    assert all(line["topic"] == "x" for line in terminal.lines())
+    asked = Counter(call.prompt for call in terminal.server.calls)
+    assert asked["7"] == 2
+    assert [line["id"] for line in kept if asked[line["prompt"]] > 1] == [7]
 
 
-def test_questions_are_answered_in_order_under_the_system_prompt_of_a_file(
-    terminal: Terminal,
-) -> None:
-    (terminal.path / "brief.txt").write_text("Be brief.\n")
+def test_questions_are_answered_on_stdout_in_order(terminal: Terminal) -> None:
+    address = terminal.options[2:4]
 
     status, stdout, stderr = terminal.run(
-        "ask", "one", "two\nlines", *terminal.options, "--system", "@brief.txt"
+        "ask", "one", "two\nlines", "three", "--backend", "scripted", *address
     )
 
     assert status == 0, stderr
-    assert stdout == "> one\none\n\n> two\n> lines\ntwo\nlines\n"
+    assert stdout == "> one\none\n\n> two\n> lines\ntwo\nlines\n\n> three\nthree\n"
     assert stderr == ""
-    bodies = [call.body for call in terminal.server.calls]
-    assert [body["system"] for body in bodies] == ["Be brief.\n"] * 2
-    assert [body["max_tokens"] for body in bodies] == [1024] * 2
 
 
 def test_stdout_has_results_alone_also_when_ray_prints_and_its_reader_may_leave(
@@ -213,20 +209,27 @@ def is_below(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("run", "missing.jsonl", "-o", "out.jsonl"), "cannot read missing.jsonl"),
-        (("run", "in.txt", "-o", "missing/out.jsonl"), "cannot write missing/out.jsonl"),
+        (("run", "missing.jsonl", "-o", "x", "--backend", "scripted"), "cannot read missing.jsonl"),
+        (
+            ("run", "in.txt", "-o", "missing/out.jsonl", "--backend", "scripted"),
+            "cannot write missing/out.jsonl",
+        ),
         (("ask", "  ", "--backend", "scripted"), "the prompt is empty"),
         (("run", "in.txt"), "Missing option '-o'"),
     ],
     ids=["missing input", "unwritable output", "empty question", "no output"],
 )
 def test_wrong_usage_is_said_in_a_line_without_starting_anything(
-    tmp_path: Path, arguments: tuple[str, ...], said: str
+    tmp_path: Path, arguments: str, said: str
 ) -> None:
     (tmp_path / "in.txt").write_text("hello\n")
 
     ended = subprocess.run(
-        [*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*COMMAND, *shlex.split(arguments)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert ended.returncode == 2
