@@ -78,6 +78,7 @@ class OutputFile(Output):
             super().__init__(_open(self.path, os.O_CREAT), self._name)
         self._claim(self._descriptor)
         self._former: list[int] = []
+        self._was_empty = self.is_empty
 
     @property
     def is_empty(self) -> bool:
@@ -103,9 +104,11 @@ class OutputFile(Output):
         return scan.written
 
     def discard(self) -> None:
-        """Remove a file that this run made and has written nothing to."""
-        if self._is_new and self.is_empty:
+        """Leave the file as it was found, provided that it was new or empty."""
+        if self._is_new:
             self.path.unlink(missing_ok=True)
+        elif self._was_empty:
+            os.ftruncate(self._descriptor, 0)
 
     def close(self) -> None:
         """Let another run have the file."""

@@ -13,7 +13,6 @@ from raypool.cli.problem import Problem
 from raypool.ledger import Ledger
 
 SETTINGS_KEY = "raypool run"
-_NAMES = {"max_tokens": "--max-tokens", "base_url": "--base-url"}
 
 
 def ledger_beside(output: Path) -> Path:
@@ -50,7 +49,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _change(name: str, before: object, now: object) -> str:
-    option = _NAMES.get(name, f"--{name}")
+    option = f"--{name.replace('_', '-')}"
     if name == "system":
         return f"{option} is another text"
     return f"{option} was {_shown(before)} and is now {_shown(now)}"

@@ -71,7 +71,7 @@ class Target:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let go of the output; after a `Problem` nothing was asked, and what was made goes."""
+        """Let go of the output; after a `Problem` nothing was asked, and nothing new stays."""
         if isinstance(error, Problem):
             self._discard()
         self.output.close()
@@ -91,7 +91,11 @@ class Target:
             )
 
     def _start_over(self) -> str:
-        return f"choose another output (-o), or remove {self.name} and {self.ledger} to start over"
+        if isinstance(self.output, OutputFile):
+            others = f"another output (-o), or remove {self.name} and {self.ledger}"
+        else:
+            others = f"another --ledger, or remove {self.ledger}"
+        return f"choose {others} to start over"
 
 
 def _open(path: Path) -> Output:

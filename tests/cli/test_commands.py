@@ -209,13 +209,10 @@ def is_below(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("run", "missing.jsonl", "-o", "x", "--backend", "scripted"), "cannot read missing.jsonl"),
-        (
-            ("run", "in.txt", "-o", "missing/out.jsonl", "--backend", "scripted"),
-            "cannot write missing/out.jsonl",
-        ),
-        (("ask", "  ", "--backend", "scripted"), "the prompt is empty"),
-        (("run", "in.txt"), "Missing option '-o'"),
+        ("run missing.jsonl -o x --backend scripted", "cannot read missing.jsonl"),
+        ("run in.txt -o missing/x --backend scripted", "cannot write missing/x"),
+        ("ask '  ' --backend scripted", "the prompt is empty"),
+        ("run in.txt", "Missing option '-o'"),
     ],
     ids=["missing input", "unwritable output", "empty question", "no output"],
 )

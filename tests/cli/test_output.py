@@ -261,17 +261,19 @@ class TestFile:
         with pytest.raises(Problem, match="Is a directory"):
             OutputFile(tmp_path)
 
-    def test_discard_removes_only_what_was_made_and_left_empty(self, tmp_path: Path) -> None:
-        new, full, old = (tmp_path / name for name in ("new", "full", "old"))
-        old.touch()
-        for path in (new, full, old):
+    def test_discard_leaves_a_file_as_it_was_found(self, tmp_path: Path) -> None:
+        new, empty, full = (tmp_path / name for name in ("new", "empty", "full"))
+        empty.touch()
+        full.write_bytes(answered("a"))
+        for path in (new, empty, full):
             output = OutputFile(path)
-            if path == full:
-                output.write(answered("a"))
+            output.write(answered("b"))
             output.discard()
             output.close()
 
-        assert sorted(tmp_path.iterdir()) == [full, old]
+        assert sorted(tmp_path.iterdir()) == [empty, full]
+        assert empty.read_bytes() == b""
+        assert full.read_bytes() == answered("a") + answered("b")
 
 
 def test_pipe_that_nobody_reads_is_an_output_that_is_lost() -> None:

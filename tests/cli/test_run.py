@@ -321,7 +321,7 @@ class TestRefusals:
             raise PoolStartError("set ANTHROPIC_API_KEY")
 
         monkeypatch.setattr("raypool.cli.job.start_pool", fail)
-        desk.write({"prompt": "x"})
+        desk.write("bad", {"prompt": "x"})
 
         assert "raypool: set ANTHROPIC_API_KEY\n" in self.refused(desk)
         assert sorted(path.name for path in desk.path.iterdir()) == [".stdout", "in.jsonl"]
@@ -343,6 +343,8 @@ class TestStdout:
         assert desk.run(*ECHO, "--ledger", "x.ledger", output="-") == 0
         assert desk.stdout == first
         assert desk.asked == ["x"]
+        assert desk.run(*ECHO, "--ledger", "x.ledger", "--role", "poet", output="-") == 2
+        assert "choose another --ledger, or remove x.ledger to start over" in desk.stderr
 
     def test_device_is_written_without_a_ledger(self, desk: Desk) -> None:
         desk.write({"id": "a", "prompt": "x"})
