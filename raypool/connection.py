@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from raypool.errors import PoolStartError
 
@@ -29,10 +30,17 @@ def connect(address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if _is_ray_client(address):
         raise _no_ray_client()
+    if address == "local":
+        _share_this_environment()
     try:
         ray.init(address=address, **_quiet(address))
     except (ConnectionError, ray.exceptions.RayError, RuntimeError, ValueError) as error:
         raise PoolStartError(_unreachable(address, error)) from error
+
+
+def _share_this_environment() -> None:
+    """Under `uv run`, Ray would make the program's environment anew for every worker."""
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
 
 
 def _quiet(address: str) -> dict[str, Any]:

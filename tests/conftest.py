@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private import ray_constants
 
 from raypool import Pool
 from raypool.backends import ScriptedBackend
@@ -31,6 +32,7 @@ def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def local_ray(temporary_files: Path) -> Iterator[None]:
     """A Ray of this run's own, whatever else runs on the machine."""
     os.environ.pop("RAY_ADDRESS", None)
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

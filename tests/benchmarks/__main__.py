@@ -10,6 +10,7 @@ import os
 
 import click
 import ray
+from ray._private import ray_constants
 
 from tests.benchmarks import measure
 from tests.benchmarks.scenarios import Sizes, scenarios
@@ -21,6 +22,7 @@ from tests.benchmarks.scenarios import Sizes, scenarios
 @click.option("--only", default="", help="Run the scenarios whose name has this text.")
 def main(rounds: int, scale: float, only: str) -> None:
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     with scenarios(Sizes.scaled(scale)) as prepared:
         chosen = [scenario for scenario in prepared if only in scenario.name]
