@@ -33,7 +33,7 @@ class LedgerPool:
         self._reply = reply
         self._next = self._ledger.totals().last_number + 1
 
-    def map(self, tasks: Iterable[Task], *, ordered: bool) -> Iterator[TaskResult]:
+    def map(self, tasks: Iterable[Task], *, ordered: bool = True) -> Iterator[TaskResult]:
         for task in tasks:
             if len(self.asked) >= self.stop_after:
                 raise PoolStopped("stopped")
@@ -54,7 +54,9 @@ class LedgerPool:
         self.stop()
 
     def _end(self, task: Task) -> TaskResult:
-        accepted = AcceptedTask(self._next, task.id or "", task.prompt, metadata=task.metadata)
+        accepted = AcceptedTask(
+            self._next, task.id or str(self._next), task.prompt, metadata=task.metadata
+        )
         self._next += 1
         known = self._ledger.accept([accepted]).get(accepted.number)
         accepted = known.task if known else accepted

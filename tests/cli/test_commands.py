@@ -21,38 +21,38 @@ import ray
 from raypool.testing import Call, Fault, MessagesServer
 
 COMMAND = (sys.executable, "-c", "from raypool.cli import main; main(prog_name='raypool')")
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 100.0
 
 
 class Terminal:
-    """A directory to run the command in, against one Ray and one server."""
+    """A directory to run the command in."""
 
-    def __init__(self, path: Path, server: MessagesServer, address: str) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.server = server
-        self.options = ("--base-url", server.url, "--address", address, "--size", "1")
-        self._started: list[subprocess.Popen[str]] = []
+        self._started: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            cwd=self.path,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        with self.stderr.open("wb") as stderr:
+            process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                cwd=self.path,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+            )
         self._started.append(process)
         return process
 
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        """The exit status, stdout and stderr of a command that ends by itself."""
-        process = self.start(*arguments)
-        stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
-        return process.returncode, stdout, stderr
+    @property
+    def stderr(self) -> Path:
+        """Where the command that was started last says what it says."""
+        return self.path / ".stderr"
 
-    def start_run(self, *options: str) -> subprocess.Popen[str]:
-        return self.start("run", "in.jsonl", "-o", "out.jsonl", *self.options, *options)
+    def end(self, process: subprocess.Popen[bytes]) -> tuple[int, str, str]:
+        """The exit status, stdout and stderr of a command, once it has ended."""
+        stdout, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        return process.returncode, stdout.decode(), self.stderr.read_text()
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         (self.path / "in.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -73,7 +73,9 @@ class Terminal:
     def close(self) -> None:
         for process in self._started:
             process.kill()
-            process.communicate()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 def await_that(condition: Callable[[], object]) -> None:
@@ -84,10 +86,16 @@ def await_that(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def terminal(local_ray: None, tmp_path: Path, server: MessagesServer) -> Iterator[Terminal]:
-    terminal = Terminal(tmp_path, server, ray.get_runtime_context().gcs_address)
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path)
     yield terminal
     terminal.close()
+
+
+@pytest.fixture
+def address(local_ray: None) -> tuple[str, str]:
+    """The option that names the Ray of the tests."""
+    return "--address", ray.get_runtime_context().gcs_address
 
 
 @pytest.fixture
@@ -107,25 +115,26 @@ def server(refused: set[str]) -> Iterator[MessagesServer]:
 
 @pytest.mark.timeout(240)
 def test_killed_and_interrupted_run_goes_on_and_failed_rows_wait_to_be_retried(
-    terminal: Terminal, refused: set[str]
+    terminal: Terminal, address: tuple[str, str], server: MessagesServer, refused: set[str]
 ) -> None:
+    options = ("--base-url", server.url, "--size", "1", *address)
+    command = ("run", "in.jsonl", "-o", "out.jsonl", *options)
     rows = [{"id": number, "prompt": str(number), "topic": "x"} for number in range(40)]
     terminal.write(rows)
     refused.add("7")
-    killed = terminal.start_run()
+    killed = terminal.start(*command)
     terminal.await_lines(9)
     killed.kill()
     killed.wait()
     kept = terminal.lines()
     terminal.append(b'{"id": 39, "te')
 
-    stopped = terminal.start_run()
+    stopped = terminal.start(*command)
     terminal.await_lines(len(kept) + 9)
     stopped.send_signal(signal.SIGINT)
-    stdout, stderr = stopped.communicate(timeout=PATIENCE_SECONDS)
+    status, stdout, stderr = terminal.end(stopped)
 
-    assert stopped.returncode == 130, stderr
-    assert stdout == ""
+    assert (status, stdout) == (130, ""), stderr
     assert "stopping after the running turns" in stderr
     assert kept == terminal.lines()[: len(kept)]
     (failed,) = (line for line in terminal.lines() if "error" in line)
@@ -134,55 +143,56 @@ def test_killed_and_interrupted_run_goes_on_and_failed_rows_wait_to_be_retried(
 
     refused.clear()
     resume = shlex.split(stderr.rpartition("to finish the rest: raypool ")[2])
-    status, stdout, stderr = terminal.run(*resume, "--retry-failed")
+    status, stdout, stderr = terminal.end(terminal.start(*resume, "--retry-failed"))
 
     assert (status, stdout) == (0, ""), stderr
     assert "40 answered, 0 failed" in stderr
     found = [{name: line[name] for name in rows[0]} for line in terminal.lines()]
     assert sorted(found, key=itemgetter("id")) == rows
     assert all(line["text"] == line["prompt"] for line in terminal.lines())
-    asked = Counter(call.prompt for call in terminal.server.calls)
+    asked = Counter(call.prompt for call in server.calls)
     assert asked["7"] == 2
     assert [line["id"] for line in kept if asked[line["prompt"]] > 1] == [7]
 
 
-def test_questions_are_answered_on_stdout_in_order(terminal: Terminal) -> None:
-    address = terminal.options[2:4]
+def test_questions_are_answered_on_stdout_in_order(
+    terminal: Terminal, address: tuple[str, str]
+) -> None:
+    questions = ("one", "two\nlines", "three")
 
-    status, stdout, stderr = terminal.run(
-        "ask", "one", "two\nlines", "three", "--backend", "scripted", *address
+    asked = terminal.start("ask", *questions, "--backend", "scripted", "--size", "2", *address)
+
+    assert terminal.end(asked) == (
+        0,
+        "> one\none\n\n> two\n> lines\ntwo\nlines\n\n> three\nthree\n",
+        "",
     )
 
-    assert status == 0, stderr
-    assert stdout == "> one\none\n\n> two\n> lines\ntwo\nlines\n\n> three\nthree\n"
-    assert stderr == ""
 
-
+@pytest.mark.timeout(240)
 def test_stdout_has_results_alone_also_when_ray_prints_and_its_reader_may_leave(
-    tmp_path: Path,
+    terminal: Terminal,
 ) -> None:
-    (tmp_path / "in.txt").write_text("".join(f"{number}\n" for number in range(300_000)))
-    said = tmp_path / "stderr"
-    with said.open("wb") as stderr:
-        process = subprocess.Popen(
-            [*COMMAND, "run", "in.txt", "-o", "-", "--backend", "scripted", "--size", "2"],
-            cwd=tmp_path,
-            env={name: os.environ[name] for name in os.environ if not name.startswith("RAY_")},
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-        )
+    (terminal.path / "in.txt").write_text("".join(f"{number}\n" for number in range(300_000)))
+    newcomers = {name: os.environ[name] for name in os.environ if not name.startswith("RAY_")}
+    process = terminal.start(
+        "run", "in.txt", "-o", "-", "--backend", "scripted", "--size", "2", env=newcomers
+    )
     assert process.stdout is not None
     with process.stdout as stdout:
         lines = [stdout.readline()]
         os.kill(worker_of(process.pid), signal.SIGKILL)
-        while b"WorkerDied" not in lines[-1]:
-            lines.append(stdout.readline())
-        await_that(lambda: b"(raylet)" in said.read_bytes())
+        for line in stdout:
+            lines.append(line)
+            if b"WorkerDied" in line:
+                break
+        await_that(lambda: b"(raylet)" in terminal.stderr.read_bytes())
 
     assert process.wait(PATIENCE_SECONDS) == 1
+    assert b"WorkerDied" in lines[-1]
     assert all(json.loads(line)["prompt"].isdigit() for line in lines)
-    assert "raypool: nobody reads stdout any more" in said.read_text()
-    assert "Traceback" not in said.read_text()
+    assert "raypool: nobody reads stdout any more" in terminal.stderr.read_text()
+    assert "Traceback" not in terminal.stderr.read_text()
 
 
 def worker_of(pid: int) -> int:
@@ -217,20 +227,13 @@ def is_below(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
     ids=["missing input", "unwritable output", "empty question", "no output"],
 )
 def test_wrong_usage_is_said_in_a_line_without_starting_anything(
-    tmp_path: Path, arguments: str, said: str
+    terminal: Terminal, arguments: str, said: str
 ) -> None:
-    (tmp_path / "in.txt").write_text("hello\n")
+    (terminal.path / "in.txt").write_text("hello\n")
 
-    ended = subprocess.run(
-        [*COMMAND, *shlex.split(arguments)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    status, stdout, stderr = terminal.end(terminal.start(*shlex.split(arguments)))
 
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert said in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+    assert (status, stdout) == (2, "")
+    assert said in stderr
+    assert "Traceback" not in stderr
+    assert sorted(path.name for path in terminal.path.iterdir()) == [".stderr", "in.txt"]
