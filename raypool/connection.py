@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from typing import Any
 
 import ray
@@ -11,6 +12,8 @@ from ray._private import ray_constants
 
 from raypool.errors import PoolStartError
 
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+KNOCK_SECONDS = 5.0
 SUBMIT_LINE = "ray job submit --address http://HEAD:8265 --working-dir . -- python your_program.py"
 
 
@@ -31,21 +34,35 @@ def connect(address: str | None) -> None:
     if _is_ray_client(address):
         raise _no_ray_client()
     if address == "local":
-        _share_this_environment()
+        _start_local()
+    else:
+        _join(address)
+
+
+def _start_local() -> None:
+    # Under `uv run`, Ray would make the program's environment anew for every worker.
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
     try:
-        ray.init(address=address, **_quiet(address))
-    except (ConnectionError, ray.exceptions.RayError, RuntimeError, ValueError) as error:
+        ray.init(address="local", include_dashboard=False, **QUIET)
+    except Exception as error:  # Ray raises a bare one when a busy machine starts it too slowly
+        raise PoolStartError(
+            f"could not start a Ray on this machine: {error}; on a busy machine, try again"
+        ) from error
+
+
+def _join(address: str) -> None:
+    try:
+        _knock(address)
+        ray.init(address=address, **QUIET)
+    except (OSError, ray.exceptions.RayError, RuntimeError, ValueError) as error:
         raise PoolStartError(_unreachable(address, error)) from error
 
 
-def _share_this_environment() -> None:
-    """Under `uv run`, Ray would make the program's environment anew for every worker."""
-    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
-
-
-def _quiet(address: str) -> dict[str, Any]:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    return quiet | ({"include_dashboard": False} if address == "local" else {})
+def _knock(address: str) -> None:
+    """Ray itself tries an address where nobody listens for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
 
 
 def _uses_ray_client() -> bool:
