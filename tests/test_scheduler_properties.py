@@ -1,0 +1,289 @@
+"""Whatever happens in whatever order: every task ends once, and is never in two places."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from raypool.backlog import TaskRecord
+from raypool.clock import FakeClock
+from raypool.config import RetryPolicy
+from raypool.events import Verdict
+from raypool.messages import Answer, Failure, Outcome
+from raypool.records import AcceptedTask, Ending
+from raypool.retries import Retries
+from raypool.roster import Roster, WorkerRecord
+from raypool.routing import RoundRobin
+from raypool.scheduler import Scheduler
+from raypool.usage import Usage
+from raypool.window import Window
+
+POLICY = RetryPolicy(max_attempts=3, initial_seconds=1.0, max_seconds=2.0)
+ROLES = ["chemist", "chemist", "historian"]
+
+chances = st.integers(0, 12)
+verdicts = st.sampled_from(["transient", "transient", "invalid", "fatal"])
+roles = st.sampled_from([None, *ROLES])
+longer_than_any_own_wait = st.floats(2.0, 400.0)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """A scheduler beside a model that knows what each task has been through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock(start=1_000.0)
+        self.last_number = 0
+        self.records: dict[int, TaskRecord] = {}
+        self.uncommitted: list[TaskRecord] = []
+        self.unrecorded: list[TaskRecord] = []
+        self.endings: dict[int, Ending] = {}
+        self.attempts: defaultdict[int, int] = defaultdict(int)
+        self.given_first: dict[int, str | None] = {}
+        self.started_first: defaultdict[str, list[int]] = defaultdict(list)
+        self.started: set[int] = set()
+        self.closed_until = 0.0
+        self.workers: list[WorkerRecord] = []
+
+    @initialize(
+        concurrency=st.integers(1, 4),
+        limit=st.none() | st.integers(1, 3),
+        count=st.integers(1, 30),
+    )
+    def start(self, concurrency: int, limit: int | None, count: int) -> None:
+        self.concurrency = concurrency
+        self.workers = [
+            WorkerRecord(f"crew-{number}", role, Window(concurrency, limit))
+            for number, role in enumerate(ROLES, start=1)
+        ]
+        self.scheduler = Scheduler(Roster(self.workers), RoundRobin(), Retries(POLICY), self.clock)
+        self.accept(count, role=None)
+
+    @rule(count=st.integers(1, 12), role=roles)
+    def accept(self, count: int, role: str | None) -> None:
+        for _ in range(count):
+            self.reserve(role)
+        self.commit()
+        self.take()
+
+    @rule(role=roles)
+    def reserve(self, role: str | None) -> None:
+        self.last_number += 1
+        task = AcceptedTask(self.last_number, f"task-{self.last_number}", "why?", role)
+        self.uncommitted.append(TaskRecord(task))
+        self.scheduler.reserve(self.uncommitted[-1])
+
+    @precondition(lambda self: self.uncommitted)
+    @rule()
+    def commit(self) -> None:
+        for record in self.uncommitted:
+            self.records[record.number] = record
+            ending = self.scheduler.assign(record)
+            self.given_first[record.number] = record.worker
+            if ending is not None:
+                self.end(record, ending)
+        self.uncommitted.clear()
+
+    @precondition(lambda self: self.uncommitted)
+    @rule()
+    def lose_the_batch(self) -> None:
+        for record in self.uncommitted:
+            self.scheduler.forget(record)
+        self.uncommitted.clear()
+
+    @rule()
+    def take(self) -> None:
+        for worker in self.workers:
+            self.take_for(worker)
+
+    def take_for(self, worker: WorkerRecord) -> None:
+        taken = self.scheduler.take(worker)
+
+        numbers = [record.number for record in taken]
+        assert numbers == sorted(numbers)
+        if taken:
+            assert worker.is_healthy
+            assert self.clock.monotonic() >= self.closed_until
+            assert len(worker.held) <= self.concurrency + worker.window.prefetch
+        for record in taken:
+            assert not record.has_ended
+            if record.number not in self.started:
+                assert record.assignment().attempt == 1
+                self.started.add(record.number)
+                if self.given_first[record.number] == worker.name:
+                    self.started_first[worker.name].append(record.number)
+
+    @precondition(lambda self: self.held)
+    @rule(chance=chances)
+    def answer(self, chance: int) -> None:
+        worker, record = self.held[chance % len(self.held)]
+        self.answer_task(worker, record)
+        assert self.endings[record.number].state == "completed"
+        self.take()
+
+    @precondition(lambda self: self.held)
+    @rule(chance=chances, verdict=verdicts)
+    def fail(self, chance: int, verdict: Verdict) -> None:
+        worker, record = self.held[chance % len(self.held)]
+        self.attempts[record.number] += 1
+        failure = Failure("BackendError", verdict, "E", "no")
+        self.settle(worker, Outcome(record.number, failure=failure))
+        is_last = verdict != "transient" or self.attempts[record.number] >= POLICY.max_attempts
+        assert record.has_ended == (is_last or record.is_cancelled)
+        self.take()
+
+    @precondition(lambda self: self.held)
+    @rule(chance=chances, retry_after=longer_than_any_own_wait)
+    def refuse(self, chance: int, retry_after: float) -> None:
+        worker, record = self.held[chance % len(self.held)]
+        failure = Failure("BackendError", "refused", "E", "no", retry_after=retry_after)
+        waits = not record.is_cancelled
+        self.settle(worker, Outcome(record.number, failure=failure))
+        if waits and not record.has_ended:
+            self.closed_until = max(self.closed_until, self.clock.monotonic() + retry_after)
+
+    @precondition(lambda self: any(record.is_cancelled for _, record in self.held))
+    @rule()
+    def interrupt(self) -> None:
+        for worker, record in self.held:
+            if record.is_cancelled:
+                self.settle(worker, Outcome(record.number))
+                assert self.endings[record.number].state == "cancelled"
+
+    @rule(chance=chances)
+    def hear_of_a_task_that_is_not_held(self, chance: int) -> None:
+        worker = self.workers[chance % len(self.workers)]
+        number = chance % (self.last_number + 2)
+        if number not in worker.held:
+            outcome = Outcome(number, Answer("42", Usage(), 1.0))
+            assert self.scheduler.settle(worker, outcome) is None
+
+    @precondition(lambda self: self.records or self.uncommitted)
+    @rule(chance=chances)
+    def cancel(self, chance: int) -> None:
+        known = [*self.records.values(), *self.uncommitted]
+        record = known[chance % len(known)]
+        ending = self.scheduler.cancel(record)
+        if ending is not None:
+            assert ending.state == "cancelled"
+            self.end(record, ending)
+
+    @precondition(lambda self: any(worker.waiting for worker in self.workers))
+    @rule(chance=chances)
+    def cancel_one_that_waits(self, chance: int) -> None:
+        waiting = [one for worker in self.workers for one in worker.waiting.values()]
+        record = waiting[chance % len(waiting)]
+        ending = self.scheduler.cancel(record)
+        assert ending is not None
+        self.end(record, ending)
+
+    @precondition(lambda self: any(worker.is_healthy for worker in self.workers))
+    @rule(chance=chances, is_rare=st.integers(0, 2))
+    def die(self, chance: int, is_rare: int) -> None:
+        healthy = [worker for worker in self.workers if worker.is_healthy]
+        worker = healthy[chance % len(healthy)]
+        if is_rare:
+            return
+        for number in worker.held:
+            self.attempts[number] += 1
+        for record, ending in self.scheduler.worker_died(worker, "it was killed"):
+            self.end(record, ending)
+        assert not worker.held
+        assert len(worker.line) == 0
+
+    @rule(seconds=st.floats(0.0, 3.0) | st.floats(0.0, 500.0))
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        ended, due = self.scheduler.wake()
+        for record, ending in ended:
+            self.end(record, ending)
+        assert due is None or due > 0
+        assert (due is not None) == self.scheduler.waits
+        self.take()
+
+    @rule()
+    def record_the_endings(self) -> None:
+        for record in self.unrecorded:
+            self.scheduler.forget(record)
+        self.unrecorded.clear()
+
+    @invariant()
+    def counts_add_up(self) -> None:
+        if self.last_number:
+            given = sum(worker.unfinished for worker in self.workers)
+            others = len(self.uncommitted) + len(self.unrecorded)
+            assert self.scheduler.unfinished == given + others
+            assert given == len(self.records) - len(self.endings)
+
+    @invariant()
+    def no_task_is_in_two_places(self) -> None:
+        if self.last_number:
+            places = [
+                (number, worker.name)
+                for worker in self.workers
+                for number in (*worker.held, *worker.waiting)
+            ]
+            assert len({number for number, _ in places}) == len(places)
+            assert all(self.records[number].worker == name for number, name in places)
+
+    @invariant()
+    def first_attempts_start_in_the_order_of_submission(self) -> None:
+        for numbers in self.started_first.values():
+            assert numbers == sorted(numbers)
+
+    @invariant()
+    def workers_have_work_exactly_while_they_have_unfinished_tasks(self) -> None:
+        if self.last_number:
+            for worker in self.workers:
+                has_work = self.scheduler.has_work_up_to(worker, self.last_number)
+                assert has_work == (worker.unfinished > 0)
+
+    def teardown(self) -> None:
+        """Let everything run to its end with workers that answer."""
+        if not self.last_number:
+            return
+        if self.uncommitted:
+            self.commit()
+        rounds = 0
+        while any(worker.unfinished for worker in self.workers) or self.scheduler.waits:
+            rounds += 1
+            assert rounds <= 2 * self.last_number + 10, "it does not come to rest"
+            for worker, record in self.held:
+                self.answer_task(worker, record)
+            self.advance(self.scheduler.wake()[1] or 0.0)
+        self.record_the_endings()
+
+        assert set(self.endings) == set(self.records)
+        assert self.scheduler.unfinished == 0
+
+    @property
+    def held(self) -> list[tuple[WorkerRecord, TaskRecord]]:
+        """What workers hold, those with most attempts behind them first."""
+        held = [(worker, record) for worker in self.workers for record in worker.held.values()]
+        return sorted(held, key=lambda one: -one[1].tries.attempts)
+
+    def answer_task(self, worker: WorkerRecord, record: TaskRecord) -> None:
+        self.attempts[record.number] += 1
+        self.settle(worker, Outcome(record.number, Answer("42", Usage(), 1.0)))
+
+    def settle(self, worker: WorkerRecord, outcome: Outcome) -> None:
+        worker.window.ended(1, self.clock.monotonic())
+        settled = self.scheduler.settle(worker, outcome)
+        if settled is not None:
+            self.end(*settled)
+
+    def end(self, record: TaskRecord, ending: Ending) -> None:
+        assert record.number not in self.endings, "it has ended before"
+        assert record.has_ended
+        assert ending.number == record.number
+        assert ending.worker == record.worker
+        assert ending.attempts == self.attempts[record.number], "a refusal is no attempt"
+        self.endings[record.number] = ending
+        self.unrecorded.append(record)
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
