@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
 from queue import SimpleQueue
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from raypool.errors import InvalidTask, UnknownRole
 from raypool.future import TaskFuture
@@ -16,24 +16,32 @@ from raypool.verdicts import result_of_ending, result_of_error
 Entry: TypeAlias = TaskFuture | TaskResult
 Submit: TypeAlias = Callable[[Task], TaskFuture]
 
+THREAD_NAME = "raypool-map"
+
 
 def map_tasks(
     submit: Submit, prompts: Iterable[Content | Task], *, ordered: bool, window: int
 ) -> Generator[TaskResult, None, None]:
-    """Results as they come, or in the order of `prompts`; reads at most `window` ahead.
+    """Results as soon as they are there; with `ordered`, in the order of `prompts`.
 
-    Closing the generator cancels what has not ended.
+    From the first step on, a thread of its own reads `prompts` and submits them in their
+    order. It reads none while `window` of them are unfinished; one is finished once its
+    result was given and the next is asked for.
+
+    What `prompts` or `submit` raises is raised here, without waiting for what was submitted
+    before: results that could be given by then come first, the others are cancelled.
+    Closing the generator cancels what has not ended and does not wait for the thread,
+    which reads no further; a prompt that it is reading by then is dropped.
     """
-    window_of = _Ordered(window) if ordered else _Unordered(window)
+    feeder = _Feeder(submit, prompts, window)
+    feeder.start()
     try:
-        for prompt in prompts:
-            window_of.add(_begin(submit, as_task(prompt)))
-            while window_of.is_full or window_of.has_ready:
-                yield window_of.take()
-        while window_of.unfinished:
-            yield window_of.take()
+        arrivals = feeder.arrivals()
+        for entry in _in_order(arrivals) if ordered else _as_they_come(arrivals):
+            yield entry if isinstance(entry, TaskResult) else result_of(entry)
+            feeder.finish(entry)
     finally:
-        window_of.cancel()
+        feeder.close()
 
 
 def as_task(prompt: Content | Task) -> Task:
@@ -65,78 +73,114 @@ def _begin(submit: Submit, task: Task) -> Entry:
         return result_of_error(task, task.id or "", error)
 
 
-class _Ordered:
-    """Gives results in the order in which the tasks came."""
-
-    def __init__(self, window: int) -> None:
-        self._window = window
-        self._entries: deque[Entry] = deque()
-
-    @property
-    def unfinished(self) -> int:
-        return len(self._entries)
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._entries) >= self._window
-
-    @property
-    def has_ready(self) -> bool:
-        return bool(self._entries) and _is_done(self._entries[0])
-
-    def add(self, entry: Entry) -> None:
-        self._entries.append(entry)
-
-    def take(self) -> TaskResult:
-        entry = self._entries.popleft()
-        if isinstance(entry, TaskResult):
-            return entry
-        entry.exception()
-        return result_of(entry)
-
-    def cancel(self) -> None:
-        for entry in self._entries:
-            if isinstance(entry, TaskFuture):
-                entry.cancel()
+def _in_order(arrivals: Iterable[_Arrival]) -> Iterator[Entry]:
+    waiting: dict[int, Entry] = {}
+    following = 0
+    for arrival in arrivals:
+        waiting[arrival.number] = arrival.entry
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
 
 
-class _Unordered:
-    """Gives results in the order in which they come."""
+def _as_they_come(arrivals: Iterable[_Arrival]) -> Iterator[Entry]:
+    return (arrival.entry for arrival in arrivals)
 
-    def __init__(self, window: int) -> None:
-        self._window = window
+
+class _Arrival(NamedTuple):
+    """What has ended, and which of the prompts it was, from 0."""
+
+    number: int
+    entry: Entry
+
+
+class _NoMore(NamedTuple):
+    """The prompts are over: how many there were, or what ended them early."""
+
+    total: int
+    error: BaseException | None = None
+
+
+class _Feeder:
+    """Reads prompts and submits them on a thread, with never more than a window unfinished."""
+
+    def __init__(self, submit: Submit, prompts: Iterable[Content | Task], window: int) -> None:
+        self._submit = submit
+        self._prompts = prompts
+        self._room = window
         self._open: set[TaskFuture] = set()
-        self._done: SimpleQueue[Entry] = SimpleQueue()
-        self.unfinished = 0
+        self._is_closed = False
+        # Reentrant, as the queue is: a generator that nobody holds is closed anywhere.
+        self._changed = threading.Condition(threading.RLock())
+        self._arrived: SimpleQueue[_Arrival | _NoMore] = SimpleQueue()
 
-    @property
-    def is_full(self) -> bool:
-        return self.unfinished >= self._window
+    def start(self) -> None:
+        threading.Thread(target=self._feed, name=THREAD_NAME, daemon=True).start()
 
-    @property
-    def has_ready(self) -> bool:
-        return not self._done.empty()
+    def arrivals(self) -> Iterator[_Arrival]:
+        """What was submitted, as it ends; raises what ended the prompts early."""
+        taken = 0
+        total: int | None = None
+        while taken != total:
+            item = self._arrived.get()
+            if isinstance(item, _Arrival):
+                taken += 1
+                yield item
+            elif item.error is not None:
+                raise item.error
+            else:
+                total = item.total
 
-    def add(self, entry: Entry) -> None:
-        self.unfinished += 1
-        if isinstance(entry, TaskResult):
-            self._done.put(entry)
-        else:
-            self._open.add(entry)
-            entry.add_done_callback(self._done.put)  # type: ignore[arg-type]
+    def finish(self, entry: Entry) -> None:
+        """Make room for one more prompt."""
+        with self._changed:
+            if isinstance(entry, TaskFuture):
+                self._open.discard(entry)
+            self._room += 1
+            self._changed.notify()
 
-    def take(self) -> TaskResult:
-        entry = self._done.get()
-        self.unfinished -= 1
-        if isinstance(entry, TaskResult):
-            return entry
-        self._open.discard(entry)
-        return result_of(entry)
-
-    def cancel(self) -> None:
-        for future in self._open:
+    def close(self) -> None:
+        """Read no further, and cancel what has not ended."""
+        with self._changed:
+            self._is_closed = True
+            left = list(self._open)
+            self._changed.notify()
+        for future in left:
             future.cancel()
 
+    def _feed(self) -> None:
+        try:
+            count = self._submit_all()
+        except BaseException as error:  # noqa: BLE001 - raised where the results are read
+            self._arrived.put(_NoMore(0, error))
+        else:
+            self._arrived.put(_NoMore(count))
 
-def _is_done(entry: Entry) -> bool:
-    return isinstance(entry, TaskResult) or entry.done()
+    def _submit_all(self) -> int:
+        count = 0
+        rooms = iter(self._await_room, False)
+        for _, prompt in zip(rooms, self._prompts, strict=False):
+            if self._is_closed:
+                break
+            self._add(count, _begin(self._submit, as_task(prompt)))
+            count += 1
+        return count
+
+    def _await_room(self) -> bool:
+        """Take room for one prompt; false when none must be read any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._room or self._is_closed)
+            self._room -= 1
+            return not self._is_closed
+
+    def _add(self, number: int, entry: Entry) -> None:
+        arrival = _Arrival(number, entry)
+        if isinstance(entry, TaskResult):
+            self._arrived.put(arrival)
+            return
+        with self._changed:
+            self._open.add(entry)
+            is_closed = self._is_closed
+        if is_closed:
+            entry.cancel()
+        entry.add_done_callback(lambda _: self._arrived.put(arrival))

@@ -10,7 +10,7 @@ import pytest
 
 from raypool.errors import InvalidTask, LedgerError, PoolStopped, UnknownRole
 from raypool.future import TaskFuture
-from raypool.mapping import as_task, map_tasks
+from raypool.mapping import THREAD_NAME, as_task, map_tasks
 from raypool.records import Ending, EndState, StoredCause
 from raypool.response import Response
 from raypool.task import Task, check_task
@@ -50,7 +50,7 @@ def end(future: TaskFuture, state: EndState = "completed") -> None:
     cause = None if state == "completed" else StoredCause("BackendError", "E", "no")
     task = future._task
     assert task is not None
-    future._ending = Ending(1, state, "crew-1", 1, 0, text=f"re: {task.prompt}", cause=cause)
+    future.end(Ending(1, state, "crew-1", 1, 0, text=f"re: {task.prompt}", cause=cause))
     if state == "completed":
         future.set_result(Response(text=f"re: {task.prompt}"))
     else:
@@ -73,6 +73,14 @@ class Prompts:
         for number in range(self._count):
             self.read += 1
             yield f"q{number}"
+
+
+def await_reading_threads() -> None:
+    """Wait until nothing reads prompts any more."""
+    for thread in threading.enumerate():
+        if thread.name == THREAD_NAME:
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 both = pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
@@ -111,16 +119,16 @@ def test_never_more_than_the_window_is_read_ahead(
     def end_the_oldest_when_full(_: TaskFuture) -> None:
         ahead.append(prompts.read - received)
         pending = [future for future in client.futures if not future.done()]
-        if len(pending) == window or prompts.read == 30:
-            end(pending[0])
+        if len(pending) == window:
+            end(pending.pop(0))
+        if prompts.read == 30:
+            for future in pending:
+                end(future)
 
     client.on_submit = end_the_oldest_when_full
     for _ in map_tasks(client.submit, prompts, ordered=ordered, window=window):
         received += 1
         ahead.append(prompts.read - received)
-        for future in client.futures:
-            if prompts.read == 30 and not future.done():
-                end(future)
 
     assert received == 30
     assert max(ahead) == window
@@ -142,7 +150,44 @@ def test_prompt_is_not_read_while_the_window_is_full(client: FakeClient, ordered
 
     assert read_while_waiting == 3
     assert not reader.is_alive()
+    assert prompts.read == 3
     results.close()
+
+
+@both
+def test_result_comes_while_the_next_prompt_is_awaited(client: FakeClient, ordered: bool) -> None:
+    client.on_submit = end
+    has_answer = threading.Event()
+    is_in_time: list[bool] = []
+
+    def prompts() -> Iterator[str]:
+        yield "a"
+        is_in_time.append(has_answer.wait(10))
+        yield "b"
+
+    results = map_tasks(client.submit, prompts(), ordered=ordered, window=4)
+    first = next(results)
+    has_answer.set()
+
+    assert [first.prompt, *(result.prompt for result in results)] == ["a", "b"]
+    assert is_in_time == [True]
+
+
+def test_ordered_result_waits_for_the_ones_before_it_alone(client: FakeClient) -> None:
+    has_answers = threading.Event()
+
+    def prompts() -> Iterator[str]:
+        yield from ["a", "b", "c"]
+        end(client.futures[1])
+        end(client.futures[0])
+        has_answers.wait(10)
+        end(client.futures[2])
+
+    results = map_tasks(client.submit, prompts(), ordered=True, window=4)
+    begun = [next(results).prompt, next(results).prompt]
+    has_answers.set()
+
+    assert [*begun, *(result.prompt for result in results)] == ["a", "b", "c"]
 
 
 def then_end_backwards(client: FakeClient, prompts: list[str]) -> Iterator[str]:
@@ -233,6 +278,7 @@ def test_end_of_the_pool_is_raised_and_the_rest_is_cancelled(
 
     with pytest.raises(type(error), match=str(error)):
         next(results)
+    await_reading_threads()
     assert sorted(client.cancelled) == ["task-1", "task-2"]
 
 
@@ -243,11 +289,70 @@ def test_closing_early_cancels_what_has_not_ended(client: FakeClient, ordered: b
     results = map_tasks(client.submit, prompts, ordered=ordered, window=4)
 
     next(results)
-    read = prompts.read
     results.close()
+    await_reading_threads()
 
-    assert sorted(client.cancelled) == [f"task-{n}" for n in range(1, read)]
-    assert prompts.read == read
+    assert prompts.read <= 4
+    assert sorted(client.cancelled) == [f.id for f in client.futures if f.id != "task-0"]
+
+
+@both
+def test_closing_awaits_no_prompt_and_the_one_being_read_is_dropped(
+    client: FakeClient, ordered: bool
+) -> None:
+    client.on_submit = end
+    has_closed = threading.Event()
+    is_in_time: list[bool] = []
+
+    def prompts() -> Iterator[str]:
+        yield "a"
+        is_in_time.append(has_closed.wait(10))
+        yield "b"
+        raise AssertionError("read after the end")
+
+    results = map_tasks(client.submit, prompts(), ordered=ordered, window=4)
+    next(results)
+    results.close()
+    has_closed.set()
+    await_reading_threads()
+
+    assert [future.id for future in client.futures] == ["task-0"]
+    assert is_in_time in ([True], [])
+
+
+@both
+def test_task_that_is_being_submitted_when_the_stream_closes_is_cancelled(
+    client: FakeClient, ordered: bool
+) -> None:
+    has_closed = threading.Event()
+
+    def submit(future: TaskFuture) -> None:
+        if future.id == "task-0":
+            end(future)
+        else:
+            has_closed.wait(10)
+
+    client.on_submit = submit
+    results = map_tasks(client.submit, Prompts(30), ordered=ordered, window=4)
+
+    next(results)
+    results.close()
+    has_closed.set()
+    await_reading_threads()
+
+    assert client.cancelled == [future.id for future in client.futures[1:]]
+    assert len(client.futures) <= 2
+
+
+@both
+def test_dropping_the_stream_ends_the_reading(client: FakeClient, ordered: bool) -> None:
+    prompts = Prompts(30)
+    client.on_submit = lambda future: end(future) if future.id == "task-0" else None
+
+    next(map_tasks(client.submit, prompts, ordered=ordered, window=4))
+    await_reading_threads()
+
+    assert prompts.read <= 4
 
 
 @both
@@ -262,6 +367,32 @@ def test_error_of_the_prompts_is_raised_and_what_was_submitted_is_cancelled(
         list(map_tasks(client.submit, prompts(), ordered=ordered, window=4))
 
     assert client.cancelled == ["task-0"]
+
+
+@both
+def test_results_that_are_ready_come_before_the_error_of_the_prompts(
+    client: FakeClient, ordered: bool
+) -> None:
+    client.on_submit = end
+
+    def prompts() -> Iterator[str]:
+        yield from ["a", "b"]
+        raise OSError("no such file")
+
+    results = map_tasks(client.submit, prompts(), ordered=ordered, window=4)
+
+    assert [next(results).prompt, next(results).prompt] == ["a", "b"]
+    with pytest.raises(OSError, match="no such file"):
+        next(results)
+
+
+@both
+def test_end_of_the_pool_at_a_submission_is_raised(ordered: bool) -> None:
+    def submit(task: Task) -> TaskFuture:
+        raise PoolStopped("it has stopped")
+
+    with pytest.raises(PoolStopped, match="it has stopped"):
+        next(map_tasks(submit, ["a"], ordered=ordered, window=4))
 
 
 @both
