@@ -6,13 +6,16 @@ import atexit
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import msgspec
 import ray
 import uuid_utils
 
-from raypool.errors import PoolFull, PoolStopped, RaypoolError, WaitTimeout
+from raypool.barrier import Barrier
+from raypool.errors import InvalidTask, PoolFull, PoolStopped, RaypoolError, WaitTimeout
 from raypool.future import TaskFuture
 from raypool.messages import (
     Delivery,
@@ -34,14 +37,6 @@ CLOSE_SECONDS = 5.0
 _open_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
-class Barrier:
-    """Counts down as the futures that were open at one moment resolve."""
-
-    def __init__(self, last_ticket: int, left: int) -> None:
-        self.last_ticket = last_ticket
-        self.left = left
-
-
 class Client:
     """Carries tasks to the dispatcher and their endings back to the futures.
 
@@ -54,8 +49,8 @@ class Client:
         self._dispatcher = dispatcher
         self._info = info
         self._id = str(uuid_utils.uuid7())
-        self._outgoing: deque[Submission] = deque()
-        self._cancelled: deque[str] = deque()
+        self._outgoing: deque[msgspec.Raw] = deque()
+        self._cancelled: deque[tuple[int, str]] = deque()
         self._futures: dict[int, TaskFuture] = {}
         self._barriers: list[Barrier] = []
         self.resolved = threading.Condition()
@@ -65,6 +60,7 @@ class Client:
         self._to_collect = threading.Event()
         self._last_ticket = 0
         self._submitted = 0
+        self._sent = 0
         self._received = 0
         self._threads: list[threading.Thread] = []
         self._end: str | None = None
@@ -86,6 +82,7 @@ class Client:
         """
         futures: list[TaskFuture] = []
         start = 0
+        block = block and not self._runs_here()
         while start < len(tasks):
             with self._lock:
                 room = self._await_room(len(tasks) - start, block)
@@ -103,32 +100,36 @@ class Client:
             ticket = self._last_ticket
             future = TaskFuture(self, task_id)
             self._futures[ticket] = future
-        found: Found | None = self.call("watch", self._id, ticket, task_id)
-        if found is None or found.ending is not None:
-            with self._lock:
-                self._futures.pop(ticket, None)
+        found: Found | None = None
+        try:
+            found = self.call("watch", self._id, ticket, task_id)
+        finally:
+            if found is None or found.ending is not None:
+                self._forget(ticket)
         if found is None:
             return None
         if found.ending is not None:
-            _settle(future, Delivery(ticket, found.ending))
+            settle(future, Delivery(ticket, found.ending))
         else:
-            future._worker = found.worker
-        future._has_receipt = True
+            future.accept(found.worker)
         self._to_collect.set()
         return future
 
     def cancel(self, task_id: str) -> None:
         """Ask the dispatcher to cancel a task, after what was submitted before."""
-        self._cancelled.append(task_id)
+        with self._lock:
+            self._cancelled.append((self._submitted, task_id))
         self._to_send.set()
 
     def await_receipt(self, future: TaskFuture, timeout: float | None) -> bool:
         """Wait until the dispatcher has accepted or refused a task; false when time ran out."""
         with self._changed:
-            return self._changed.wait_for(lambda: future._has_receipt or future.done(), timeout)
+            return self._changed.wait_for(lambda: future.is_accepted or future.done(), timeout)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was submitted is accepted or refused; false when time ran out."""
+        if self._runs_here():
+            return False
         with self._changed:
             submitted = self._submitted
             return self._changed.wait_for(
@@ -160,6 +161,8 @@ class Client:
             WaitTimeout: no answer came in time.
             RaypoolError: what the dispatcher raised.
         """
+        if self._end is None and not ray.is_initialized():
+            self.fail("Ray was shut down in this process")
         if self._end is not None:
             raise self._stopped()
         try:
@@ -183,39 +186,48 @@ class Client:
             futures = list(self._futures.values())
             self._futures.clear()
             self._outgoing.clear()
+            self._cancelled.clear()
+        for future in futures:
+            future.set_exception(self._stopped())
+        with self._changed:
             for barrier in self._barriers:
                 barrier.left = 0
             self._changed.notify_all()
-        for future in futures:
-            _set_exception(future, self._stopped())
 
     def end(self, why: str) -> None:
-        """Kill the dispatcher of a pool that has stopped."""
+        """Take what a pool that has stopped still delivers, and kill its dispatcher."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not self._futures or self._end is not None, CLOSE_SECONDS
+            )
         self.fail(why)
-        self._is_closed = True
-        self._to_send.set()
-        self._to_collect.set()
+        self._let_threads_end()
         ray.kill(self._dispatcher, no_restart=True)
 
     def retire(self) -> None:
-        """Close as soon as no future is unresolved."""
-        with self._lock:
-            self._is_retired = True
-            is_idle = not self._futures
-        if is_idle:
-            self.close()
+        """Close as soon as no future is unresolved.
+
+        May run wherever Python collects garbage, so it takes no lock.
+        """
+        self._is_retired = True
+        self._to_collect.set()
 
     def close(self) -> None:
-        """Send what is still here, and end; futures that are unresolved stay so."""
+        """Send what is still here, and end; futures that are unresolved raise `PoolStopped`."""
         if self._is_closed:
             return
-        if self._threads and self._end is None:
+        is_in_use = bool(self._threads) and self._end is None
+        if is_in_use:
             self.flush(CLOSE_SECONDS)
+        self._let_threads_end()
+        self.fail(f"this handle of pool {self._info.name!r} is closed; its tasks go on")
+        if is_in_use and ray.is_initialized():
+            self._dispatcher.leave.remote(self._id)
+
+    def _let_threads_end(self) -> None:
         self._is_closed = True
         self._to_send.set()
         self._to_collect.set()
-        if self._threads and ray.is_initialized():
-            self._dispatcher.leave.remote(self._id)
 
     def _await_room(self, wanted: int, block: bool) -> int:
         """How many of `wanted` tasks there is room for, at least one; the lock is held."""
@@ -232,23 +244,18 @@ class Client:
         return min(wanted, limit - len(self._futures))
 
     def _enqueue(self, task: Task) -> TaskFuture:
+        task_id = task.id or new_task_id()
+        sealed = _seal(self._last_ticket + 1, task_id, task)
         self._last_ticket += 1
         self._submitted += 1
-        task_id = task.id or new_task_id()
         future = TaskFuture(self, task_id, task)
         self._futures[self._last_ticket] = future
-        self._outgoing.append(
-            Submission(
-                self._last_ticket, task_id, task.prompt, task.role, task.metadata, task.timeout
-            )
-        )
+        self._outgoing.append(sealed)
         return future
 
     def _ensure_open(self) -> None:
         if self._end is not None:
             raise self._stopped()
-        if self._is_closed:
-            raise PoolStopped(f"this handle of pool {self._info.name!r} is closed")
         if not self._threads:
             self._start_threads()
 
@@ -258,75 +265,97 @@ class Client:
             self._threads.append(thread)
             thread.start()
 
+    def _runs_here(self) -> bool:
+        """Whether this is a thread of the client's own, which must not wait for itself."""
+        return threading.current_thread() in self._threads
+
     def _keep_sending(self) -> None:
-        while not self._is_closed:
-            self._to_send.wait()
-            self._to_send.clear()
-            while self._outgoing or self._cancelled:
-                try:
+        with self._failing_together():
+            while not self._is_closed:
+                self._to_send.wait()
+                self._to_send.clear()
+                while self._outgoing or self._cancelled:
                     self._send()
-                except ray.exceptions.RayError as error:
-                    self.fail(self._gone(error))
-                    return
+
+    def _keep_collecting(self) -> None:
+        with self._failing_together():
+            while not self._is_closed:
+                self._to_collect.wait()
+                if self._is_retired and not self._futures:
+                    self.close()
+                elif not self._is_closed:
+                    self._collect()
+
+    @contextmanager
+    def _failing_together(self) -> Iterator[None]:
+        """Whatever ends a thread ends the client: nobody waits for what never comes."""
+        try:
+            yield
+        except ray.exceptions.RayError as error:
+            self.fail(self._gone(error))
+        except Exception as error:  # noqa: BLE001 - Ray raises bare ones as it shuts down
+            self.fail(f"this handle of pool {self._info.name!r} failed: {error!r}")
 
     def _send(self) -> None:
         with self._lock:
             count = min(BATCH_SIZE, len(self._outgoing))
             batch = [self._outgoing.popleft() for _ in range(count)]
-            cancelled = [self._cancelled.popleft() for _ in range(len(self._cancelled))]
+            self._sent += count
+            cancelled = []
+            while self._cancelled and self._cancelled[0][0] <= self._sent:
+                cancelled.append(self._cancelled.popleft()[1])
         ref = self._dispatcher.submit.remote(self._id, encode(batch), cancelled)
         self._take_receipt(decode_receipt(ray.get(ref)), len(batch))
 
     def _take_receipt(self, receipt: Receipt, count: int) -> None:
-        refused = []
-        with self._changed:
+        with self._lock:
             for ticket, worker in receipt.workers:
                 future = self._futures.get(ticket)
                 if future is not None:
-                    future._worker = worker
-                    future._has_receipt = True
-            for refusal in receipt.refusals:
-                future = self._pop(refusal.ticket)
-                if future is not None:
-                    refused.append((future, error_of_refusal(refusal)))
-            self._received += count
-            self._changed.notify_all()
-        for future, error in refused:
-            _set_exception(future, error)
-
-    def _keep_collecting(self) -> None:
-        while not self._is_closed:
-            self._to_collect.wait()
-            try:
-                reply = ray.get(self._dispatcher.collect.remote(self._id))
-            except ray.exceptions.RayError as error:
-                self.fail(self._gone(error))
-                return
-            collected = decode_collected(reply)
-            self._resolve(collected.deliveries)
-            if collected.has_stopped:
-                self.fail(f"pool {self._info.name!r} has stopped")
-                return
-
-    def _resolve(self, deliveries: Iterable[Delivery]) -> None:
-        with self._changed:
-            settled = [(self._pop(delivery.ticket), delivery) for delivery in deliveries]
-            is_idle = not self._futures
-            if is_idle and not self._is_closed:
-                self._to_collect.clear()
-        for future, delivery in settled:
+                    future.accept(worker)
+            refused = [(self._futures.pop(one.ticket, None), one) for one in receipt.refusals]
+        for future, refusal in refused:
             if future is not None:
-                _settle(future, delivery)
+                future.set_exception(error_of_refusal(refusal))
         with self._changed:
+            self._received += count
+            self._count_down(refusal.ticket for future, refusal in refused if future is not None)
             self._changed.notify_all()
-        if is_idle and self._is_retired:
-            self.close()
 
-    def _pop(self, ticket: int) -> TaskFuture | None:
-        future = self._futures.pop(ticket, None)
-        for barrier in self._barriers:
-            barrier.left -= future is not None and ticket <= barrier.last_ticket
-        return future
+    def _collect(self) -> None:
+        collected = decode_collected(ray.get(self._dispatcher.collect.remote(self._id)))
+        self._resolve(collected.deliveries)
+        if collected.has_stopped:
+            self.fail(f"pool {self._info.name!r} has stopped")
+            self._let_threads_end()
+
+    def _resolve(self, deliveries: list[Delivery]) -> None:
+        with self._lock:
+            futures = [self._futures.pop(delivery.ticket, None) for delivery in deliveries]
+        for future, delivery in zip(futures, deliveries, strict=True):
+            if future is not None:
+                settle(future, delivery)
+        with self._changed:
+            self._count_down(
+                delivery.ticket
+                for future, delivery in zip(futures, deliveries, strict=True)
+                if future is not None
+            )
+            if not self._futures and not self._is_closed and not self._is_retired:
+                self._to_collect.clear()
+            self._changed.notify_all()
+
+    def _forget(self, ticket: int) -> None:
+        with self._changed:
+            if self._futures.pop(ticket, None) is not None:
+                self._count_down([ticket])
+                self._changed.notify_all()
+
+    def _count_down(self, tickets: Iterable[int]) -> None:
+        if self._barriers:
+            for ticket in tickets:
+                for barrier in self._barriers:
+                    barrier.resolved(ticket)
 
     def _stopped(self) -> PoolStopped:
         return PoolStopped(self._end)
@@ -335,27 +364,29 @@ class Client:
         return f"the dispatcher of pool {self._info.name!r} is gone: {error}".strip()
 
 
-def _settle(future: TaskFuture, delivery: Delivery) -> None:
+def settle(future: TaskFuture, delivery: Delivery) -> None:
     """Give a future what its task came to."""
     error = error_of_delivery(future.id, delivery)
-    ending = delivery.ending
-    future._ending = ending
-    if ending is not None:
-        future._worker = ending.worker
-        future._has_receipt = True
+    if delivery.ending is not None:
+        future.end(delivery.ending)
     if error is not None:
-        _set_exception(future, error)
-    elif ending is not None:
-        future.set_result(response_of_ending(ending, delivery.events))
+        future.set_exception(error)
+    elif delivery.ending is not None:
+        future.set_result(response_of_ending(delivery.ending, delivery.events))
 
 
-def _set_exception(future: TaskFuture, error: BaseException) -> None:
-    future._has_receipt = True
-    future.set_exception(error)
+def _seal(ticket: int, task_id: str, task: Task) -> msgspec.Raw:
+    """A task as it travels, made at once: the caller may change its metadata afterwards."""
+    submission = Submission(ticket, task_id, task.prompt, task.role, task.metadata, task.timeout)
+    try:
+        return msgspec.Raw(encode(submission))
+    except (TypeError, ValueError, NotImplementedError, OverflowError, RecursionError) as error:
+        raise InvalidTask(f"the task cannot be sent: {error}") from None
 
 
 @atexit.register
 def _close_clients() -> None:
     """Send what is still here before the process, and Ray with it, ends."""
     for client in list(_open_clients):
-        client.close()
+        with suppress(Exception):
+            client.close()

@@ -119,4 +119,8 @@ def check_resources(resources: object) -> dict[str, Any]:
     for key in resources:
         if key not in known:
             raise ValueError(f"worker_resources must name {', '.join(known)}, got {key!r}")
+    for key in ("num_cpus", "num_gpus", "memory"):
+        amount = resources.get(key, 0)
+        if not isinstance(amount, (int, float)) or amount < 0:
+            raise ValueError(f"worker_resources must give a number for {key!r}, got {amount!r}")
     return {"num_cpus": 0, **resources}

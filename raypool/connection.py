@@ -29,6 +29,7 @@ def connect(address: str | None) -> None:
     if _is_ray_client(address) or _uses_ray_client():
         raise _no_ray_client()
     if ray.is_initialized():
+        _check_same(address)
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if _is_ray_client(address):
@@ -37,6 +38,15 @@ def connect(address: str | None) -> None:
         _start_local()
     else:
         _join(address)
+
+
+def _check_same(address: str | None) -> None:
+    here = ray.get_runtime_context().gcs_address
+    if address not in (None, "auto", "local", here):
+        raise PoolStartError(
+            f"this process uses the Ray at {here!r} already, and cannot use the one at "
+            f"{address!r}; leave address out, or call ray.shutdown() first"
+        )
 
 
 def _start_local() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
@@ -17,16 +18,38 @@ from raypool.worker import Worker, WorkerSpec, concurrency_groups
 
 SPREAD: SchedulingStrategyT = "SPREAD"
 PATIENCE_AFTER_ARRIVAL = 1.0
+ORPHAN_SECONDS = 5.0
 
 
 def start_workers(config: PoolConfig, payload: bytes) -> dict[str, WorkerLink]:
     """Ask Ray for every worker of the pool; by name, in the order of their numbers."""
     groups: dict[str, Any] = {"concurrency_groups": concurrency_groups(config.concurrency)}
     actor_class = ray.remote(**groups)(Worker)
-    return {
-        spec.name: WorkerLink(_start_worker(actor_class, spec, config, payload))
-        for spec in _specs(config)
-    }
+    links: dict[str, WorkerLink] = {}
+    try:
+        for spec in _specs(config):
+            _end_orphan(spec)
+            links[spec.name] = WorkerLink(_start_worker(actor_class, spec, config, payload))
+    except Exception:
+        for link in links.values():
+            link.kill()
+        raise
+    return links
+
+
+def _end_orphan(spec: WorkerSpec) -> None:
+    """A worker of that name, in this pool's only dispatcher, is one of a pool that is dead."""
+    try:
+        ray.kill(ray.get_actor(spec.name, namespace=spec.namespace), no_restart=True)
+    except ValueError:
+        return
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            ray.get_actor(spec.name, namespace=spec.namespace)
+        except ValueError:
+            return
+        time.sleep(0.01)
 
 
 async def await_ready(config: PoolConfig, links: dict[str, WorkerLink]) -> None:

@@ -54,10 +54,19 @@ class Desks:
             self._desks[client] = Desk()
         return self._desks[client]
 
+    def touch(self, client: str) -> None:
+        """Note that a client is here, unless it has left."""
+        if client in self._desks:
+            self._seen[client] = self._clock.monotonic()
+
     def put(self, client: str, delivery: Delivery) -> None:
         """Keep a delivery for a client, unless it is long gone."""
         desk = self._desks.get(client)
-        if desk is not None:
+        if desk is None:
+            return
+        if self._clock.monotonic() - self._seen[client] > FORGET_SECONDS:
+            self.close(client)
+        else:
             desk.put(delivery)
 
     def close(self, client: str) -> None:

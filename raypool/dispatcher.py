@@ -64,6 +64,7 @@ class Dispatcher:
         self._stopping: asyncio.Task[int] | None = None
         self._stopped = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._is_ready = asyncio.Event()
 
     async def start(self) -> PoolInfo:
         """Open the ledger, start the workers, and go on with what is unfinished.
@@ -76,9 +77,10 @@ class Dispatcher:
         except LedgerError as error:
             raise PoolStartError(str(error)) from error
         try:
-            self._links = start_workers(self._config, self._payload)
+            self._links = await asyncio.to_thread(start_workers, self._config, self._payload)
             await await_ready(self._config, self._links)
             await self._connect(ledger)
+            self._is_ready.set()
         except BaseException:
             self._kill_workers()
             ledger.close()
@@ -86,7 +88,8 @@ class Dispatcher:
         return await self.info()
 
     async def info(self) -> PoolInfo:
-        """What does not change while the pool runs."""
+        """What does not change while the pool runs; waits until it does."""
+        await self._is_ready.wait()
         config = self._config
         return PoolInfo(
             name=config.name,
@@ -103,10 +106,11 @@ class Dispatcher:
         """Accept a batch of submissions, then cancel tasks by id; a `Receipt`."""
         self._desks.of(client)
         submissions = decode_submissions(batch)
-        if self._stopping is not None:
-            return encode(Receipt([], [self._refuse(one) for one in submissions]))
-        receipt, ended = await self._intake.accept(client, submissions)
-        self._sender.record(ended)
+        if self._stopping is None:
+            receipt, ended = await self._intake.accept(client, submissions)
+            self._sender.record(ended)
+        else:
+            receipt = Receipt([], [self._refuse(one) for one in submissions])
         records = [self._scheduler.get(task_id) for task_id in cancelled]
         self._sender.cancel([record for record in records if record is not None])
         self._sender.pump()
@@ -116,7 +120,7 @@ class Dispatcher:
         """What has ended for this client since its last call, as soon as something has."""
         desk = self._desks.of(client)
         deliveries = await desk.collect(0.0 if self._stopped.is_set() else COLLECT_SECONDS)
-        self._desks.of(client)
+        self._desks.touch(client)
         return encode(Collected(deliveries, self._stopped.is_set() and not deliveries))
 
     async def leave(self, client: str) -> None:
@@ -129,7 +133,7 @@ class Dispatcher:
         Returns, by worker, how many of them are unfinished: none, unless time ran out or
         the pool stopped.
         """
-        last = self._intake.last_number
+        last = self._intake.last_assigned
         waiting = asyncio.ensure_future(self._sender.finish_up_to(last))
         stopped = asyncio.ensure_future(self._stopped.wait())
         try:
@@ -138,12 +142,13 @@ class Dispatcher:
             )
             if self._stopped.is_set():
                 raise PoolStopped(f"pool {self._config.name!r} has stopped")
-            if waiting.done():
-                await self._ledger.record([])
+            if not waiting.done():
+                return self._scheduler.unfinished_up_to(last)
+            await self._ledger.record([])
         finally:
             waiting.cancel()
             stopped.cancel()
-        return self._scheduler.unfinished_up_to(last)
+        return {}
 
     async def watch(self, client: str, ticket: int, task_id: str) -> Found | None:
         """Have the end of a task delivered to this client too, under `ticket`.
@@ -155,7 +160,13 @@ class Dispatcher:
         if record is not None:
             record.watchers.append((client, ticket))
             return Found(record.task, worker=record.worker)
-        return await self._find_ended(task_id)
+        found = await self._find_ended(task_id)
+        if found is None or found.ending is not None:
+            return found
+        if self._scheduler.get(task_id) is None:
+            self._sender.record(self._intake.resume([found.task]))
+            self._sender.pump()
+        return await self.watch(client, ticket, task_id)
 
     async def find(self, task_id: str) -> bytes | None:
         """One task as it is now, as `Found`; `None` when the ledger has none of that id."""
@@ -208,19 +219,23 @@ class Dispatcher:
             await self._unless_hurried(self._sender.finish_up_to(self._intake.last_number))
         self._sender.close()
         ends = [link.stop(grace) for link in self._links.values()]
-        await self._unless_hurried(asyncio.gather(*ends, return_exceptions=True))
+        ending = asyncio.gather(*ends, return_exceptions=True)
+        await self._unless_hurried(ending, grace + SETTLE_SECONDS)
         await self._sender.settle_all(0.0 if self._hurry.is_set() else SETTLE_SECONDS)
+        self._sender.deafen()
         unfinished = self._scheduler.unfinished
         self._kill_workers()
-        await self._ledger.close()
-        self._stopped.set()
-        self._desks.interrupt()
+        try:
+            await self._ledger.close()
+        finally:
+            self._stopped.set()
+            self._desks.interrupt()
         return unfinished
 
-    async def _unless_hurried(self, work: Awaitable[object]) -> None:
+    async def _unless_hurried(self, work: Awaitable[object], timeout: float | None = None) -> None:
         hurry = asyncio.ensure_future(self._hurry.wait())
         waiting = asyncio.ensure_future(work)
-        await asyncio.wait({waiting, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({waiting, hurry}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
         waiting.cancel()
 

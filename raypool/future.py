@@ -27,6 +27,7 @@ class TaskFuture(concurrent.futures.Future[Response]):
 
     Attributes:
         id: the task's id.
+        is_accepted: the ledger has committed the task, and this process knows it.
     """
 
     def __init__(self, client: Client, task_id: str, task: Task | None = None) -> None:
@@ -42,7 +43,7 @@ class TaskFuture(concurrent.futures.Future[Response]):
         self._client = client
         self._task = task
         self._worker: str | None = None
-        self._has_receipt = False
+        self.is_accepted = False
         self._ending: Ending | None = None
 
     @property
@@ -76,7 +77,10 @@ class TaskFuture(concurrent.futures.Future[Response]):
     def _await_end(self, timeout: float | None) -> None:
         if not self.done():
             with self._condition:
-                self._condition.wait_for(self.done, timeout)
+                if not self._condition.wait_for(self.done, timeout):
+                    raise WaitTimeout(
+                        f"task {self.id!r} has not ended after {timeout} s; it goes on"
+                    )
 
     def accepted(self, timeout: float | None = None) -> bool:
         """Wait until the ledger has committed the task; then `True`.
@@ -87,9 +91,19 @@ class TaskFuture(concurrent.futures.Future[Response]):
         """
         if not self._client.await_receipt(self, timeout):
             raise WaitTimeout(f"task {self.id!r} was not accepted within {timeout:g} s")
-        if self.done() and self._ending is None:
+        if not self.is_accepted:
             self.result()
         return True
+
+    def accept(self, worker: str | None) -> None:
+        """Note that the task is accepted, and who has it; the client calls this."""
+        self._worker = worker
+        self.is_accepted = True
+
+    def end(self, ending: Ending) -> None:
+        """Note how the task ended, before the future resolves; the client calls this."""
+        self._ending = ending
+        self.accept(ending.worker)
 
     def cancel(self) -> bool:
         """Ask for the task to be dropped, or interrupted if it runs; returns at once.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 from raypool.agent import AgentStart
@@ -13,6 +14,8 @@ from raypool.outbox import Envelope, Outbox
 from raypool.turns import TurnEngine
 
 BLOCKING_CALLS_PER_SLOT = 2
+CANCEL_SECONDS = 1.0
+OUTCOMES_UNDER_WAY = 20_000
 
 
 class AgentHost:
@@ -35,6 +38,7 @@ class AgentHost:
         self._cancelled: set[int] = set()
         self._slot_tasks: list[asyncio.Task[None]] = []
         self._finished = 0
+        self._recently_ended: deque[int] = deque(maxlen=OUTCOMES_UNDER_WAY)
         self._progress = threading.Condition()
         self._posting = threading.Lock()
         self._is_stopping = False
@@ -55,10 +59,16 @@ class AgentHost:
                 self._loop.call_soon_threadsafe(self._enqueue, assignments, envelope)
         return envelope
 
-    def cancel(self, numbers: list[int]) -> None:
-        """Drop these tasks if they have not started, interrupt them if they run."""
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._cancel, numbers)
+    def cancel(self, numbers: list[int]) -> list[int]:
+        """Interrupt those of these tasks that run; returns those that will never start.
+
+        The others report their outcomes, as do all when the event loop is blocked.
+        """
+        dropped: Future[list[int]] = Future()
+        with suppress(RuntimeError, TimeoutError):  # the loop is closed, or blocked
+            self._loop.call_soon_threadsafe(self._cancel, numbers, dropped)
+            return dropped.result(CANCEL_SECONDS)
+        return []
 
     @property
     def running(self) -> list[int]:
@@ -120,11 +130,13 @@ class AgentHost:
         for work in assignments:
             self._queue.put_nowait((work, envelope))
 
-    def _cancel(self, numbers: list[int]) -> None:
+    def _cancel(self, numbers: list[int], dropped: Future[list[int]]) -> None:
         for number in numbers:
             if number in self._running and number not in self._cancelled:
                 self._running[number].cancel()
             self._cancelled.add(number)
+        started = {*self._running, *self._recently_ended}
+        dropped.set_result([number for number in numbers if number not in started])
 
     async def _slot(self) -> None:
         me = asyncio.current_task()
@@ -157,4 +169,5 @@ class AgentHost:
         self._outbox.put(envelope, outcome)
         with self._progress:
             self._finished += 1
+            self._recently_ended.append(outcome.number)
             self._progress.notify_all()

@@ -9,7 +9,7 @@ from raypool.group_commit import GroupCommit
 from raypool.ledger import KnownTask
 from raypool.messages import Delivery, Receipt, Refusal, Submission
 from raypool.recorder import Ended
-from raypool.records import AcceptedTask
+from raypool.records import AcceptedTask, Ending
 from raypool.scheduler import Scheduler
 
 
@@ -23,6 +23,7 @@ class Intake:
         self._scheduler = scheduler
         self._desks = desks
         self.last_number = last_number
+        self.last_assigned = last_number
 
     async def accept(
         self, client: str, submissions: list[Submission]
@@ -53,7 +54,7 @@ class Intake:
         for task in tasks:
             record = TaskRecord(task)
             self._scheduler.reserve(record)
-            ending = self._scheduler.assign(record)
+            ending = self._assign(record)
             if ending is not None:
                 ended.append(Ended(record, ending))
         return ended
@@ -66,6 +67,10 @@ class Intake:
             return
         record.watchers.append((client, submission.ticket))
         receipt.workers.append((submission.ticket, record.worker))
+
+    def _assign(self, record: TaskRecord) -> Ending | None:
+        self.last_assigned = max(self.last_assigned, record.number)
+        return self._scheduler.assign(record)
 
     def _reserve(self, client: str, submission: Submission) -> TaskRecord:
         """A task to be committed; of those under one id the first has it until then."""
@@ -97,7 +102,7 @@ class Intake:
                 ended += self._leave_to(found, submission, record, receipt)
                 continue
             self._scheduler.reserve(record)
-            ending = self._scheduler.assign(record)
+            ending = self._assign(record)
             receipt.workers.append((submission.ticket, record.worker))
             if ending is not None:
                 ended.append(Ended(record, ending))

@@ -64,9 +64,10 @@ class WorkerLink:
         except (WorkerGone, TimeoutError):
             return None
 
-    async def cancel(self, numbers: list[int]) -> None:
-        """Have the worker drop or interrupt these tasks."""
-        await self._handle.cancel.remote(numbers)
+    async def cancel(self, numbers: list[int]) -> list[int]:
+        """Have the worker interrupt those of these tasks that run; the others, which never will."""
+        dropped: list[int] = await self._handle.cancel.remote(numbers)
+        return dropped
 
     async def stop(self, grace: float) -> None:
         """End the agent after at most `grace` seconds for its running turns."""

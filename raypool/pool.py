@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -40,6 +42,10 @@ from raypool.verdicts import result_of_found
 RESULTS_PAGE = 1_000
 REPR_TIMEOUT_SECONDS = 2.0
 FLUSH_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+
+
+_owned: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
 class Pool:
@@ -119,7 +125,7 @@ class Pool:
         """
         options = {
             "size": size,
-            "roles": None if roles is None else dict(roles),
+            "roles": dict(roles) if isinstance(roles, Mapping) else roles,
             "role": role,
             "concurrency": concurrency,
             "memory": memory,
@@ -140,7 +146,10 @@ class Pool:
             address=address,
             worker_resources=worker_resources,
         )
-        return cls(info, dispatcher, owns=not detached)
+        pool = cls(info, dispatcher, owns=not detached)
+        if not detached:
+            _owned.add(pool)
+        return pool
 
     @classmethod
     def connect(cls, name: str, namespace: str = "raypool", *, address: str | None = None) -> Pool:
@@ -220,9 +229,12 @@ class Pool:
             PoolFull: there is no room, and the call may not wait.
             PoolStopped: the pool has stopped.
         """
+        options = (role, id, metadata, timeout)
         task = prompt
         if not isinstance(task, Task):
-            task = Task(task, role, id, metadata, timeout)
+            task = Task(task, *options)
+        elif options != (None, None, None, None):
+            raise InvalidTask("a Task brings its own options; submit takes none beside it")
         self._check(task)
         return self._client.submit([task], block=block and not _runs_event_loop())[0]
 
@@ -265,7 +277,9 @@ class Pool:
         try:
             if not client.flush(left()):
                 raise self._late(timeout, {})
-            unfinished = client.call("wait_for_all", left())
+            seconds = left()
+            patience = None if seconds is None else seconds + ANSWER_SECONDS
+            unfinished = client.call("wait_for_all", seconds, timeout=patience)
             if unfinished or not client.await_barrier(barrier, left()):
                 raise self._late(timeout, unfinished)
         finally:
@@ -372,11 +386,12 @@ class Pool:
         """Stop the pool; how many accepted tasks it leaves unfinished."""
         try:
             client = self._client
-            client.flush(FLUSH_SECONDS)
+            client.flush(None if drain else FLUSH_SECONDS)
             unfinished: int = client.call("stop", drain, float(grace))
         except PoolStopped:
             return 0
         client.end(str(self._stopped()))
+        _owned.discard(self)
         return unfinished
 
     def _check(self, task: Task) -> None:
@@ -397,7 +412,7 @@ class Pool:
     def _late(self, timeout: float | None, unfinished: dict[str, int]) -> WaitTimeout:
         counts = ", ".join(f"{worker!r} has {count}" for worker, count in unfinished.items())
         return WaitTimeout(
-            f"not every task of pool {self.name!r} has ended after {timeout:g} s"
+            f"not every task of pool {self.name!r} has ended after {timeout} s"
             f"{': ' + counts if counts else ''}; they go on, and a longer timeout waits longer"
         )
 
@@ -419,6 +434,14 @@ class Pool:
 
 def _attach(info: PoolInfo) -> Pool:
     return Pool(info)
+
+
+@atexit.register
+def _stop_owned() -> None:
+    """A pool that ends with its program takes its temporary files along."""
+    for pool in list(_owned):
+        with suppress(Exception):
+            pool.stop()
 
 
 def _runs_event_loop() -> bool:

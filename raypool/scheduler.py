@@ -106,6 +106,13 @@ class Scheduler:
             worker.line.discard(record)
         return ending
 
+    def drop(self, worker: WorkerRecord, number: int) -> tuple[TaskRecord, Ending] | None:
+        """End a cancelled task that `worker` holds and has promised not to start."""
+        record = worker.held.pop(number, None)
+        if record is None:
+            return None
+        return record, self._end(record, "cancelled")
+
     def worker_died(self, worker: WorkerRecord, why: str) -> list[tuple[TaskRecord, Ending]]:
         """Fail what `worker` held, and give what it had not been sent to the others."""
         self.roster.mark_dead(worker)

@@ -33,6 +33,7 @@ class Sender:
         self._progress = {worker.name: asyncio.Event() for worker in scheduler.roster}
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._is_deaf = False
 
     def pump(self) -> None:
         """Send every worker what it has room for."""
@@ -45,6 +46,10 @@ class Sender:
         if self._timer is not None:
             self._timer.cancel()
 
+    def deafen(self) -> None:
+        """Hear nothing more of what workers do: they are about to be killed."""
+        self._is_deaf = True
+
     async def settle_all(self, timeout: float) -> None:
         """Wait for every envelope to return and every ending to be recorded."""
         deadline = asyncio.get_running_loop().time() + timeout
@@ -53,7 +58,7 @@ class Sender:
 
     def record(self, ended: list[Ended]) -> None:
         """Have endings committed and delivered."""
-        if ended:
+        if ended and not self._is_deaf:
             self._begin(self._recorder.record(ended))
 
     def cancel(self, records: Iterable[TaskRecord]) -> None:
@@ -92,10 +97,7 @@ class Sender:
             first = worker.line.first_number()
             is_sent = first is None or first > number
             if is_sent and worker.held and not link.has_finished(worker.sent):
-                try:
-                    await link.finished(worker.sent)
-                except WorkerGone:
-                    await progress.wait()
+                await _first_of(link.finished(worker.sent), progress.wait())
             else:
                 await progress.wait()
 
@@ -128,7 +130,7 @@ class Sender:
             self._wake()
 
     def _lose(self, worker: WorkerRecord, error: BaseException) -> None:
-        if not worker.is_healthy:
+        if self._is_deaf or not worker.is_healthy:
             return
         self._links[worker.name].kill()
         ended = self._scheduler.worker_died(worker, f"worker {worker.name!r} died: {error}")
@@ -138,9 +140,15 @@ class Sender:
 
     async def _cancel_held(self, name: str, numbers: list[int]) -> None:
         try:
-            await self._links[name].cancel(numbers)
+            dropped = await self._links[name].cancel(numbers)
         except WorkerGone as error:
             self._lose(self._scheduler.roster[name], error)
+            return
+        worker = self._scheduler.roster[name]
+        ended = [self._scheduler.drop(worker, number) for number in dropped]
+        self.record([Ended(*one) for one in ended if one is not None])
+        self._tell_who_waits()
+        self._pump_worker(worker)
 
     def _wake(self) -> None:
         if self._timer is not None:
@@ -170,6 +178,21 @@ class Sender:
         self._under_way.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("raypool's dispatcher met a defect of its own", exc_info=error)
+
+
+async def _first_of(asking: Coroutine[Any, Any, None], moving: Coroutine[Any, Any, Any]) -> None:
+    """Wait for a worker's answer, or for something to move; for the latter if the worker is gone.
+
+    What was sent after the last task of interest is no reason to wait on.
+    """
+    answer, move = asyncio.ensure_future(asking), asyncio.ensure_future(moving)
+    try:
+        await asyncio.wait({answer, move}, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done() and answer.exception() is not None:
+            await move
+    finally:
+        answer.cancel()
+        move.cancel()
 
 
 def _ended(settled: tuple[TaskRecord, Ending], outcome: Outcome) -> Ended:

@@ -22,7 +22,7 @@ from raypool.names import dispatcher_name
 from raypool.payload import pack
 from raypool.sqlite_ledger import SqliteLedger
 
-CONCURRENT_CALLS = 1_000
+CONCURRENT_CALLS = 10_000
 
 Crew = tuple[type[Agent], Mapping[str, Any] | None, Backend | None]
 
@@ -101,7 +101,9 @@ def _answer(ref: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, RaypoolError):
             raise error.cause from None
-        raise
+        raise PoolStartError(f"the pool could not start: {error.cause!r}") from error
+    except ray.exceptions.RayError as error:
+        raise PoolStartError(f"the pool could not start: {error}") from error
 
 
 def _pack(crew: Crew) -> bytes:

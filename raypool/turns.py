@@ -85,6 +85,8 @@ class TurnEngine:
         try:
             with self._watchdog.limit(limit) as allowed:
                 result = await self._attempt(work, started)
+            if allowed.has_expired:  # and the user's code swallowed that
+                result = failure_of_timeout(limit, self._since(started))
         except USER_ERRORS as error:
             _raise_if_cancelled()
             duration_ms = self._since(started)

@@ -21,6 +21,7 @@ from raypool.turns import Memory, TurnEngine
 TURN, CONTROL, WAITING = "turn", "control", "waiting"
 CONTROL_CALLS = 4
 DISPATCHER_CHECK_SECONDS = 2.0
+GONE = object()
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
@@ -62,11 +63,11 @@ class Worker:
         self._spec = spec
         self._payload = payload
         self._host: AgentHost | None = None
+        threading.Thread(target=self._watch_dispatcher, name="raypool-watch", daemon=True).start()
 
     @ray.method(concurrency_group=CONTROL)
     def arrive(self) -> str:
         """The id of the node on which the worker was placed."""
-        threading.Thread(target=self._watch_dispatcher, name="raypool-watch", daemon=True).start()
         return _node_id()
 
     @ray.method(concurrency_group=CONTROL)
@@ -109,9 +110,9 @@ class Worker:
         return WorkerReport(_node_id(), os.getpid(), host.running, host.queued, host.finished)
 
     @ray.method(concurrency_group=CONTROL)
-    def cancel(self, numbers: list[int]) -> None:
-        """Drop or interrupt these tasks; their outcomes say that they were cancelled."""
-        self._ready().cancel(numbers)
+    def cancel(self, numbers: list[int]) -> list[int]:
+        """Interrupt those of these tasks that run; the others, which will not be started."""
+        return self._ready().cancel(numbers)
 
     @ray.method(concurrency_group=CONTROL)
     def stop(self, grace: float) -> None:
@@ -125,8 +126,10 @@ class Worker:
 
     def _watch_dispatcher(self) -> None:
         """End this process once the pool's dispatcher is dead, not merely away."""
-        while _is_alive(self._spec):
+        dispatcher_id: object = None
+        while dispatcher_id is not GONE:
             time.sleep(DISPATCHER_CHECK_SECONDS)
+            dispatcher_id = _look_for_dispatcher(self._spec, dispatcher_id)
         if self._host is not None:
             self._host.stop(grace=0.0)
         os._exit(0)
@@ -136,12 +139,18 @@ def _node_id() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def _is_alive(spec: WorkerSpec) -> bool:
+def _look_for_dispatcher(spec: WorkerSpec, known: object) -> object:
+    """The id of the pool's dispatcher, `known` while it is away; `GONE` once it is dead.
+
+    One with another id is that of a later pool of the same name.
+    """
     try:
         dispatcher = find_dispatcher(spec.pool, spec.namespace)
+        if known not in (None, dispatcher._actor_id):
+            return GONE
         ray.get(dispatcher.ping.remote(), timeout=DISPATCHER_CHECK_SECONDS)
-    except (ray.exceptions.ActorUnavailableError, ray.exceptions.GetTimeoutError):
-        return True
-    except (ValueError, ray.exceptions.RayActorError):
-        return False
-    return True
+    except (ValueError, ray.exceptions.ActorDiedError):
+        return GONE
+    except Exception:  # noqa: BLE001 - whatever it is, it does not say that it is dead
+        return known
+    return dispatcher._actor_id

@@ -34,6 +34,13 @@ class Numbers:
         return str(self.started - 1)
 
 
+class Dispatcher:
+    """All that a worker looks for: something by its pool's name that answers."""
+
+    def ping(self) -> None:
+        """Answer."""
+
+
 class BlockingAgent(Agent):
     """An agent whose callback blocks its thread."""
 
@@ -43,7 +50,10 @@ class BlockingAgent(Agent):
 
 @pytest.fixture
 def start_worker(local_ray: None) -> Iterator[StartWorker]:
-    actors: list[Any] = []
+    dispatcher: Any = ray.remote(Dispatcher)
+    actors: list[Any] = [
+        dispatcher.options(name="alone/dispatcher", namespace="tests", num_cpus=0).remote()
+    ]
 
     def start(backend: Any, *, agent: type[Agent] = Agent, concurrency: int = 1) -> Any:
         spec = WorkerSpec("alone", "tests", "alone-1", "tester", concurrency, "task", 60.0)
