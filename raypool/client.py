@@ -62,6 +62,7 @@ class Client:
         self._submitted = 0
         self._sent = 0
         self._received = 0
+        self._resolving = 0
         self._threads: list[threading.Thread] = []
         self._end: str | None = None
         self._is_closed = False
@@ -139,7 +140,7 @@ class Client:
     def barrier(self) -> Barrier:
         """A barrier that opens when every future of this moment has resolved."""
         with self._lock:
-            barrier = Barrier(self._last_ticket, len(self._futures))
+            barrier = Barrier(self._last_ticket, len(self._futures) + self._resolving)
             self._barriers.append(barrier)
             return barrier
 
@@ -313,7 +314,7 @@ class Client:
                 future = self._futures.get(ticket)
                 if future is not None:
                     future.accept(worker)
-            refused = [(self._futures.pop(one.ticket, None), one) for one in receipt.refusals]
+            refused = [(self._take(one.ticket), one) for one in receipt.refusals]
         for future, refusal in refused:
             if future is not None:
                 future.set_exception(error_of_refusal(refusal))
@@ -331,7 +332,7 @@ class Client:
 
     def _resolve(self, deliveries: list[Delivery]) -> None:
         with self._lock:
-            futures = [self._futures.pop(delivery.ticket, None) for delivery in deliveries]
+            futures = [self._take(delivery.ticket) for delivery in deliveries]
         for future, delivery in zip(futures, deliveries, strict=True):
             if future is not None:
                 settle(future, delivery)
@@ -347,15 +348,21 @@ class Client:
 
     def _forget(self, ticket: int) -> None:
         with self._changed:
-            if self._futures.pop(ticket, None) is not None:
+            if self._take(ticket) is not None:
                 self._count_down([ticket])
                 self._changed.notify_all()
 
+    def _take(self, ticket: int) -> TaskFuture | None:
+        """A future that is about to resolve; `_count_down` follows once it has."""
+        future = self._futures.pop(ticket, None)
+        self._resolving += future is not None
+        return future
+
     def _count_down(self, tickets: Iterable[int]) -> None:
-        if self._barriers:
-            for ticket in tickets:
-                for barrier in self._barriers:
-                    barrier.resolved(ticket)
+        for ticket in tickets:
+            self._resolving -= 1
+            for barrier in self._barriers:
+                barrier.resolved(ticket)
 
     def _stopped(self) -> PoolStopped:
         return PoolStopped(self._end)
