@@ -66,6 +66,17 @@ async def test_interrupted_collect_returns_with_what_there_is() -> None:
     assert await waiting == []
 
 
+async def test_collect_waits_for_news_though_the_last_one_did_not_have_to() -> None:
+    desk = Desk()
+    desk.put(delivery(1))
+    await desk.collect(60.0)
+
+    waiting = await collecting(desk)
+    desk.put(delivery(2))
+
+    assert await waiting == [delivery(2)]
+
+
 async def test_interruption_does_not_outlast_the_collect_that_it_ended() -> None:
     desk = Desk()
     waiting = await collecting(desk)

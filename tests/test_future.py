@@ -51,12 +51,11 @@ class FakeClient:
 
     def await_receipt(self, future: TaskFuture, timeout: float | None) -> bool:
         with self._receipts:
-            return self._receipts.wait_for(lambda: future._has_receipt or future.done(), timeout)
+            return self._receipts.wait_for(lambda: future.is_accepted or future.done(), timeout)
 
     def accept(self, future: TaskFuture, worker: str | None = "crew-1") -> None:
         with self._receipts:
-            future._worker = worker
-            future._has_receipt = True
+            future.accept(worker)
             self._receipts.notify_all()
 
 
@@ -277,17 +276,18 @@ async def test_task_that_ended_before_its_coroutine_was_cancelled_is_not_cancell
     assert client.cancelled == []
 
 
-def test_task_may_end_after_the_loop_that_awaited_it(future: TaskFuture) -> None:
+def test_task_may_end_after_the_loop_that_awaited_it(
+    future: TaskFuture, caplog: pytest.LogCaptureFixture
+) -> None:
     async def give_up() -> None:
         await begun(future)
 
     asyncio.run(give_up())
-    called: list[object] = []
-    future.add_done_callback(called.append)
 
     future.set_result(ANSWER)
 
-    assert called == [future]
+    assert future.result() is ANSWER
+    assert caplog.records == []
 
 
 def test_cancel_asks_and_returns_at_once(client: FakeClient, future: TaskFuture) -> None:
@@ -414,22 +414,28 @@ def test_acceptance_that_does_not_come_in_time_is_a_timeout(future: TaskFuture) 
     assert isinstance(raised.value, TimeoutError)
 
 
-def test_acceptance_of_a_refused_task_raises_the_refusal(
-    client: FakeClient, future: TaskFuture
-) -> None:
+def test_acceptance_of_a_refused_task_raises_the_refusal(future: TaskFuture) -> None:
     refusal = InvalidTask("a known id")
     future.set_exception(refusal)
-    client.accept(future, None)
 
     with pytest.raises(InvalidTask) as raised:
         future.accepted(timeout=10)
     assert raised.value is refusal
 
 
-def test_task_that_failed_was_accepted_all_the_same(client: FakeClient, future: TaskFuture) -> None:
-    client.accept(future)
-    future._ending = ENDING
+def test_task_that_failed_was_accepted_all_the_same(future: TaskFuture) -> None:
+    future.end(ENDING)
     future.set_exception(FAILURE)
+
+    assert future.accepted(timeout=10)
+    assert future.worker == "crew-1"
+
+
+def test_task_that_was_accepted_stays_so_when_the_pool_stops(
+    client: FakeClient, future: TaskFuture
+) -> None:
+    client.accept(future)
+    future.set_exception(PoolStopped("it has stopped"))
 
     assert future.accepted(timeout=10)
 
@@ -447,7 +453,7 @@ def test_worker_is_known_once_the_task_is_accepted(client: FakeClient, future: T
     assert future.worker == "crew-3"
 
 
-def test_refused_task_has_no_worker(client: FakeClient, future: TaskFuture) -> None:
+def test_refused_task_has_no_worker(future: TaskFuture) -> None:
     future.set_exception(InvalidTask("a known id"))
 
     assert future.worker is None

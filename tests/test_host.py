@@ -178,13 +178,14 @@ def test_running_task_that_is_cancelled_is_interrupted_and_the_next_one_runs(
     assert gated.interrupted == [1]
 
 
-def test_cancellation_may_come_before_its_task(gated: Gated) -> None:
+def test_cancellation_may_come_before_its_task_and_is_for_that_attempt_alone(gated: Gated) -> None:
     gated.let(1, 2)
     with running_host(gated.backend) as host:
         host.cancel([1])
 
         assert outcomes(post(host, 1, 2)) == {1: None, 2: "2"}
-    assert gated.started == [2]
+        assert outcomes(post(host, 1)) == {1: "1"}
+    assert gated.started == [2, 1]
 
 
 def test_one_of_many_running_turns_is_interrupted_alone(gated: Gated) -> None:

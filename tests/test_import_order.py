@@ -15,7 +15,7 @@ PACKAGE = Path(raypool.__file__).parent
 
 LAYERS = [
     # Words
-    "errors clock usage status stream watchdog window config",
+    "errors clock usage status stream watchdog window barrier config",
     "task events prices file_hold",
     "response",
     "agent records",

@@ -80,9 +80,10 @@ def test_batches_are_at_least_so_far_apart(outbox: Outbox, loop: Loop) -> None:
     loop.advance(LINGER_SECONDS / 2)
     put(outbox, envelope, 2)
     loop.advance(LINGER_SECONDS / 2)
-    put(outbox, envelope, 3)
+    put(outbox, envelope, 3, 4)
+    loop.advance(LINGER_SECONDS)
 
-    assert delivered(envelope) == [[1], [2]]
+    assert delivered(envelope) == [[1], [2], [3, 4]]
 
 
 def test_outcome_after_a_quiet_time_goes_at_once(outbox: Outbox, loop: Loop) -> None:

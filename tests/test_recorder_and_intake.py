@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -33,15 +34,24 @@ pytestmark = pytest.mark.asyncio
 
 
 class FailingLedger(SqliteLedger):
-    """A ledger whose writes fail while it is told so."""
+    """A ledger whose writes fail while it is told so, or wait for a gate."""
 
     failure: LedgerError | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
 
     def write(
         self, tasks: Sequence[AcceptedTask], endings: Sequence[Ending]
     ) -> dict[int, KnownTask]:
-        if self.failure is not None:
-            raise self.failure
+        failure = self.failure
+        self.entered.set()
+        self.gate.wait()
+        if failure is not None:
+            raise failure
         return super().write(tasks, endings)
 
 
@@ -407,6 +417,41 @@ async def test_everybody_who_asked_under_an_id_hears_that_it_cannot_be_committed
     told |= set(await office.delivered("mine")) | set(await office.delivered("yours"))
     assert told == {1, 2, 3}
     assert mine.workers == yours.workers == []
+
+
+async def test_watcher_of_a_task_that_cannot_be_committed_hears_of_it(office: Office) -> None:
+    office.file.failure = LedgerError("the disk is full")
+    accepting = asyncio.create_task(office.accept(ask(1, "a")))
+    await asyncio.sleep(0)
+    record = office.scheduler.get("a")
+    assert record is not None
+
+    record.watchers.append(("yours", 9))
+    await accepting
+
+    [delivery] = await office.desks.of("yours").collect(0.0)
+    assert (delivery.ticket, delivery.ledger_error) == (9, "the disk is full")
+
+
+async def test_id_whose_first_batch_is_lost_is_the_next_batchs(office: Office) -> None:
+    office.file.gate.clear()
+    office.file.failure = LedgerError("the disk is full")
+    first = asyncio.create_task(office.accept(ask(1, "a")))
+    await asyncio.to_thread(office.file.entered.wait)  # so that the next batch is of another write
+    office.file.failure = None
+    second = asyncio.create_task(office.accept(ask(2, "a"), client="yours"))
+    await asyncio.sleep(0)
+
+    office.file.gate.set()
+    lost, accepted = await first, await second
+    third = await office.accept(ask(3, "a"))
+    await office.run_all()
+
+    assert [refusal.ticket for refusal in lost.refusals] == [1]
+    assert accepted.workers == [(2, "crew-1")]
+    assert third.workers == [(3, "crew-1")]
+    assert await office.delivered("mine") == {3: "re: why?"}
+    assert await office.delivered("yours") == {2: "re: why?"}
 
 
 async def test_task_that_was_accepted_before_is_joined_though_its_batch_fails(

@@ -55,7 +55,7 @@ class FakeLink:
         self.replies: dict[int, list[Outcome]] = {}
         self.gate = asyncio.Event()
         self.gate.set()
-        self.is_killed = False
+        self.kills = 0
         self.goodbye: BaseException | None = None
         self._ended = 0
         self._changed = asyncio.Condition()
@@ -85,7 +85,7 @@ class FakeLink:
         self.cancelled.append(numbers)
 
     def kill(self) -> None:
-        self.is_killed = True
+        self.kills += 1
 
     async def die(self, why: str = "killed") -> None:
         self.goodbye = WorkerGone(why)
@@ -262,8 +262,7 @@ async def test_lost_workers_tasks_fail_and_its_line_goes_to_the_others() -> None
     await floor.a.die("out of memory")
     await floor.finish(8)
 
-    assert floor.a.is_killed
-    assert not floor.b.is_killed
+    assert (floor.a.kills, floor.b.kills) == (1, 0)
     assert floor.recorder.states == {
         **dict.fromkeys([2, 4, 6, 7, 8], "completed"),
         **dict.fromkeys([1, 3, 5], "failed"),
@@ -273,6 +272,17 @@ async def test_lost_workers_tasks_fail_and_its_line_goes_to_the_others() -> None
     assert cause.message == "worker 'crew-1' died: out of memory"
 
 
+async def test_worker_is_lost_once_however_many_of_its_envelopes_fail() -> None:
+    floor = Floor()
+    floor.accept(*range(1, 40))
+    await floor.reach(lambda: len(floor.a.envelopes) >= 3)
+
+    await floor.a.die()
+    await floor.finish(39)
+
+    assert floor.a.kills == 1
+
+
 async def test_worker_that_is_gone_when_a_task_is_cancelled_is_lost() -> None:
     floor = Floor()
     floor.a.gate.clear()
@@ -280,7 +290,7 @@ async def test_worker_that_is_gone_when_a_task_is_cancelled_is_lost() -> None:
     floor.a.goodbye = WorkerGone("killed")
 
     floor.sender.cancel([record])
-    await floor.reach(lambda: floor.a.is_killed)
+    await floor.reach(lambda: floor.a.kills > 0)
     floor.a.gate.set()
     await floor.finish(1)
 
@@ -332,6 +342,21 @@ async def test_finishing_asks_each_worker_that_was_sent_the_last_of_its_tasks() 
     await floor.sender.settle_all(10.0)
 
     assert floor.recorder.states == dict.fromkeys((1, 2, 3), "completed")
+
+
+async def test_finishing_asks_no_worker_that_has_not_been_sent_the_last_of_its_tasks() -> None:
+    floor = Floor()
+    floor.a.gate.clear()
+    floor.accept(*range(1, 11))
+
+    waiting = await finishing(floor, 10)
+    asked_before = list(floor.a.asked)
+    floor.a.gate.set()
+    await waiting
+    await floor.sender.settle_all(10.0)
+
+    assert asked_before == []
+    assert floor.a.asked in ([], [5])
 
 
 async def test_finishing_does_not_wait_for_later_tasks() -> None:
