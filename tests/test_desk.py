@@ -152,6 +152,34 @@ async def test_client_that_never_comes_back_is_forgotten_when_another_comes() ->
     assert await desks.of("here").collect(0.0) == [delivery(2)]
 
 
+async def test_delivery_for_a_client_that_has_been_away_too_long_is_dropped() -> None:
+    clock = FakeClock()
+    desks = Desks(clock)
+    gone = desks.of("gone")
+    clock.advance(FORGET_SECONDS + 1)
+
+    desks.put("gone", delivery(1))
+
+    assert await gone.collect(0.0) == []
+    assert desks.of("gone") is not gone
+
+
+async def test_client_that_is_touched_is_kept_and_one_that_left_stays_away() -> None:
+    clock = FakeClock()
+    desks = Desks(clock)
+    mine, left = desks.of("mine"), desks.of("left")
+    desks.close("left")
+    clock.advance(FORGET_SECONDS - 1)
+
+    desks.touch("mine")
+    desks.touch("left")
+    clock.advance(FORGET_SECONDS - 1)
+    desks.put("mine", delivery(1))
+
+    assert await mine.collect(0.0) == [delivery(1)]
+    assert desks.of("left") is not left
+
+
 async def test_client_that_calls_again_and_again_is_kept() -> None:
     clock = FakeClock()
     desks = Desks(clock)

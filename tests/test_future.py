@@ -102,7 +102,7 @@ def test_result_raises_what_became_of_the_task(future: TaskFuture) -> None:
 
 @pytest.mark.parametrize("timeout", [0, 0.01])
 def test_result_that_does_not_come_in_time_is_a_timeout(future: TaskFuture, timeout: float) -> None:
-    with pytest.raises(TimeoutError):
+    with pytest.raises(WaitTimeout, match=f"task 'a' has not ended after {timeout} s; it goes on"):
         future.result(timeout=timeout)
     with pytest.raises(TimeoutError):
         future.exception(timeout=timeout)

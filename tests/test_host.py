@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from raypool import host as host_module
 from raypool.agent import Agent, AgentStart, SessionOptions, Turn
 from raypool.backends import Backend, FunctionBackend, ScriptedBackend, Session
 from raypool.clock import SystemClock
@@ -199,6 +200,41 @@ def test_one_of_many_running_turns_is_interrupted_alone(gated: Gated) -> None:
         assert outcomes(envelope) == {1: "1", 2: None, 3: "3"}
 
 
+def test_cancellation_says_which_tasks_will_never_start(gated: Gated) -> None:
+    gated.let(1)
+    with running_host(gated.backend) as host:
+        outcomes(post(host, 1))
+        envelope = post(host, 2, 3, 4)
+        gated.wait_started(2)
+
+        assert host.cancel([1, 2, 3, 9]) == [3, 9]
+        gated.let(4)
+        assert outcomes(envelope) == {2: None, 3: None, 4: "4"}
+
+
+def test_cancellation_promises_nothing_while_the_loop_is_blocked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    async def answer(prompt: Content, options: SessionOptions) -> str:
+        if prompt == "1":
+            entered.set()
+            go_on.wait()
+        else:
+            await asyncio.Event().wait()
+        return "42"
+
+    monkeypatch.setattr(host_module, "CANCEL_SECONDS", 0.02)
+    with running_host(FunctionBackend(answer)) as host:
+        envelope = post(host, 1, 2)
+        entered.wait()
+
+        assert host.cancel([2]) == []
+        go_on.set()
+        assert outcomes(envelope) == {1: "42", 2: None}
+
+
 def test_turn_after_one_that_was_cancelled_twice_knows_nothing_of_it() -> None:
     started = threading.Event()
     cancellations: list[int] = []
@@ -316,13 +352,15 @@ def test_grace_has_an_end(gated: Gated) -> None:
 
 
 def test_nothing_runs_after_a_stop() -> None:
+    before = set(threading.enumerate())
     host = new_host(ScriptedBackend(lambda prompt: prompt), slots=4)
     host.start(START)
     outcomes(post(host, *range(20)))
+    mine = set(threading.enumerate()) - before
 
     host.stop(grace=0.0)
 
-    mine = [thread for thread in threading.enumerate() if thread.name.startswith("raypool-")]
+    assert mine
     for thread in mine:
         thread.join(10)
     assert not any(thread.is_alive() for thread in mine)
@@ -340,7 +378,8 @@ def test_second_stop_and_late_cancellations_do_nothing() -> None:
         pass
 
     host.stop(grace=1.0)
-    host.cancel([1])
+
+    assert host.cancel([1]) == []
 
 
 def test_attempts_that_have_ended_are_counted(gated: Gated) -> None:

@@ -131,6 +131,16 @@ async def test_accepted_tasks_are_committed_and_given_to_workers(office: Office)
     assert office.intake.last_number == 3
 
 
+async def test_last_assigned_task_is_the_last_that_was_committed(office: Office) -> None:
+    await office.accept(ask(1), ask(2))
+    accepting = asyncio.create_task(office.accept(ask(3)))
+    await asyncio.sleep(0)
+
+    assert (office.intake.last_number, office.intake.last_assigned) == (3, 2)
+    await accepting
+    assert office.intake.last_assigned == 3
+
+
 async def test_nothing_is_given_to_a_worker_before_it_is_committed(office: Office) -> None:
     accepting = asyncio.create_task(office.accept(ask(1)))
     await asyncio.sleep(0)

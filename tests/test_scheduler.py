@@ -325,6 +325,21 @@ def test_cancellation_of_a_task_that_a_worker_holds_ends_by_that_worker(stage: S
     assert settled[1].state == "cancelled"
 
 
+def test_cancelled_task_that_its_worker_has_dropped_ends_at_once(stage: Stage) -> None:
+    [record] = stage.accept(1)
+    stage.take(stage.a)
+    stage.scheduler.cancel(record)
+
+    dropped = stage.scheduler.drop(stage.a, 1)
+
+    assert dropped is not None
+    assert dropped[0] is record
+    assert (dropped[1].state, dropped[1].attempts) == ("cancelled", 0)
+    assert stage.a.unfinished == 0
+    assert stage.scheduler.drop(stage.a, 1) is None
+    assert stage.scheduler.settle(stage.a, Outcome(1)) is None
+
+
 def test_answer_that_came_before_the_cancellation_is_kept(stage: Stage) -> None:
     [record] = stage.accept(1)
     stage.take(stage.a)

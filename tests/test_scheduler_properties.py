@@ -146,10 +146,14 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.closed_until = max(self.closed_until, self.clock.monotonic() + retry_after)
 
     @precondition(lambda self: any(record.is_cancelled for _, record in self.held))
-    @rule()
-    def interrupt(self) -> None:
+    @rule(is_dropped=st.booleans())
+    def interrupt(self, is_dropped: bool) -> None:
         for worker, record in self.held:
             if record.is_cancelled:
+                if is_dropped:
+                    dropped = self.scheduler.drop(worker, record.number)
+                    assert dropped is not None
+                    self.end(*dropped)
                 self.settle(worker, Outcome(record.number))
                 assert self.endings[record.number].state == "cancelled"
 

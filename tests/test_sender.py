@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -45,6 +45,7 @@ class FakeLink:
         asked: the counts that `finished` was asked for.
         replies: by number, the outcomes of its attempts in order; an answer when there is none.
         gate: attempts wait for it.
+        not_started: the tasks that it promises not to start when they are cancelled.
         goodbye: what the worker dies of, as soon as it is set.
     """
 
@@ -55,6 +56,7 @@ class FakeLink:
         self.replies: dict[int, list[Outcome]] = {}
         self.gate = asyncio.Event()
         self.gate.set()
+        self.not_started: set[int] = set()
         self.kills = 0
         self.goodbye: BaseException | None = None
         self._ended = 0
@@ -79,10 +81,11 @@ class FakeLink:
     def has_finished(self, count: int) -> bool:
         return bool(self.asked) and self._ended >= count
 
-    async def cancel(self, numbers: list[int]) -> None:
+    async def cancel(self, numbers: list[int]) -> list[int]:
         if self.goodbye is not None:
             raise self.goodbye
         self.cancelled.append(numbers)
+        return [number for number in numbers if number in self.not_started]
 
     def kill(self) -> None:
         self.kills += 1
@@ -157,6 +160,15 @@ class Floor:
         async with asyncio.timeout(10):
             await self.sender.finish_up_to(number)
             await self.sender.settle_all(10.0)
+
+
+@pytest.fixture(autouse=True)
+def no_defect_is_met(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> Iterator[None]:
+    yield
+    if "defect" not in request.node.name:
+        assert caplog.messages == []
 
 
 async def finishing(floor: Floor, number: int) -> asyncio.Task[None]:
@@ -252,6 +264,40 @@ async def test_tasks_that_workers_hold_are_cancelled_in_one_message_each() -> No
         3: "cancelled",
         4: "completed",
     }
+
+
+async def test_task_that_its_worker_will_never_start_is_cancelled_at_once() -> None:
+    floor = Floor()
+    floor.a.gate.clear()
+    records = floor.accept(1, 2, 3, 4, 5)
+    floor.a.not_started = {3, 5}
+    await floor.reach(lambda: 2 in floor.recorder.endings)
+
+    floor.sender.cancel([records[2], records[4]])
+    await floor.reach(lambda: len(floor.recorder.endings) == 4)
+
+    assert floor.recorder.states[3] == floor.recorder.states[5] == "cancelled"
+    floor.a.replies = {3: [Outcome(3)], 5: [Outcome(5)]}
+    floor.a.gate.set()
+    await floor.finish(5)
+    assert floor.recorder.states[1] == "completed"
+
+
+async def test_place_of_a_task_that_will_never_start_goes_to_the_next_in_line() -> None:
+    floor = Floor()
+    floor.a.gate.clear()
+    floor.b.gate.clear()
+    records = floor.accept(*range(1, 11))
+    floor.a.not_started = {3}
+    await floor.reach(lambda: bool(floor.a.envelopes))
+
+    floor.sender.cancel([records[2]])
+    await floor.reach(lambda: len(floor.a.envelopes) == 2)
+
+    assert floor.a.envelopes == [[1, 3, 5], [7]]
+    floor.a.gate.set()
+    floor.b.gate.set()
+    await floor.finish(10)
 
 
 async def test_lost_workers_tasks_fail_and_its_line_goes_to_the_others() -> None:
@@ -493,6 +539,22 @@ async def test_closed_sender_settles_what_is_under_way_and_retries_nothing() -> 
     assert floor.a.envelopes == [[1]]
     assert floor.scheduler.unfinished == 1
     assert floor.recorder.states == {3: "completed"}
+
+
+async def test_deaf_sender_takes_no_killed_worker_for_lost_and_records_nothing() -> None:
+    floor = Floor()
+    floor.a.gate.clear()
+    floor.accept(1, 3, 5)
+    await floor.reach(lambda: bool(floor.a.envelopes))
+
+    floor.sender.close()
+    floor.sender.deafen()
+    await floor.a.die()
+    await floor.sender.settle_all(10.0)
+
+    assert floor.a.kills == 0
+    assert floor.recorder.endings.keys() <= {3}
+    assert floor.scheduler.unfinished >= 2
 
 
 async def test_settling_has_an_end() -> None:

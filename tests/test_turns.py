@@ -7,7 +7,7 @@ import pickle
 import threading
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -510,13 +510,15 @@ async def test_end_closes_all_that_can_be_closed(memory: Memory) -> None:
         async def close(self) -> None:
             raise OSError("no file")
 
-    async with engine(Stuck(), memory=memory) as one:
+    before = set(threading.enumerate())
+    async with engine(Stuck(), RoleAgent(), memory=memory) as one:
         await one.run(ask())
+        mine = set(threading.enumerate()) - before
 
-    leftovers = [thread for thread in threading.enumerate() if "callbacks" in thread.name]
-    for thread in leftovers:
+    assert mine
+    for thread in mine:
         thread.join(10)
-    assert not any(thread.is_alive() for thread in leftovers)
+    assert not any(thread.is_alive() for thread in mine)
 
 
 async def test_surrogates_in_an_answer_are_joined_or_replaced() -> None:
@@ -606,6 +608,20 @@ async def test_timeout_counts_though_the_backend_turns_it_into_an_error_of_its_o
     class Rude(Duck):
         async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
             yield TextEvent(await answer(prompt, SessionOptions()))
+
+    async with engine(Rude(), turn_timeout=0.02) as one:
+        failure = failure_of(await one.run(ask()))
+
+    assert failure.kind == "TurnTimeout"
+
+
+async def test_timeout_counts_though_the_backend_answers_all_the_same() -> None:
+    class Rude(Duck):
+        async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            yield TextEvent("42")
+            yield ResultEvent()
 
     async with engine(Rude(), turn_timeout=0.02) as one:
         failure = failure_of(await one.run(ask()))
