@@ -140,9 +140,9 @@ def test_closing_sends_what_there_is_and_ends_every_envelope(outbox: Outbox) -> 
 
 
 @given(
-    counts=st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    counts=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     order=st.randoms(use_true_random=False),
-    pauses=st.lists(st.floats(0, 2 * LINGER_SECONDS), min_size=30, max_size=30),
+    pauses=st.lists(st.sampled_from([0.0, 0.4, 1.0, 2.0]), min_size=20, max_size=20),
 )
 def test_every_outcome_is_delivered_once_before_the_last_envelope_ends(
     counts: list[int], order: Random, pauses: list[float]
@@ -155,7 +155,7 @@ def test_every_outcome_is_delivered_once_before_the_last_envelope_ends(
 
     for number, (envelope, pause) in enumerate(zip(owners, pauses, strict=False)):
         put(outbox, envelope, number)
-        loop.advance(pause)
+        loop.advance(pause * LINGER_SECONDS)
 
     received = [
         outcome.number
