@@ -17,6 +17,9 @@ from raypool.backends import ScriptedBackend
 
 StartPool = Callable[..., Pool]
 
+# Under `uv run`, Ray would make the environment anew for every worker of every test.
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+
 
 @pytest.fixture(scope="session")
 def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
