@@ -147,6 +147,7 @@ class TestContract(BackendContract):
     failing = TOO_LONG
     sessions_side_by_side = 5
     options = SessionOptions(system="Be brief.", max_tokens=12)
+    timeout = 240.0
 
     @pytest.fixture
     def backend(self, askers: list[Any]) -> Backend:
