@@ -69,11 +69,6 @@ class Client:
         self._is_retired = False
         _open_clients.add(self)
 
-    @property
-    def unresolved(self) -> int:
-        """How many futures of this client are unresolved."""
-        return len(self._futures)
-
     def submit(self, tasks: Sequence[Task], *, block: bool) -> list[TaskFuture]:
         """Hand over checked tasks; waits for room unless told not to.
 
