@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from raypool.agent import Agent, AgentStart, RoleAgent, SessionOptions
+from raypool.agent import Agent, AgentStart, Halt, Prompt, RoleAgent, SessionOptions, Skip
 from raypool.errors import (
     BackendError,
     Interrupted,
@@ -35,6 +35,7 @@ __all__ = [
     "Agent",
     "AgentStart",
     "BackendError",
+    "Halt",
     "Interrupted",
     "InvalidTask",
     "LedgerError",
@@ -43,11 +44,13 @@ __all__ = [
     "PoolStartError",
     "PoolStatus",
     "PoolStopped",
+    "Prompt",
     "RaypoolError",
     "Response",
     "RetryPolicy",
     "RoleAgent",
     "SessionOptions",
+    "Skip",
     "Task",
     "TaskCancelled",
     "TaskFailed",

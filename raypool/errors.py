@@ -88,12 +88,14 @@ class Cause:
         message: what it said.
         traceback: the traceback as text; empty when there was none.
         exception: the exception itself, where it could be carried over.
+        answers: the texts that did not fit the task's `output_type`, in order.
     """
 
     type: str
     message: str
     traceback: str = ""
     exception: BaseException | None = field(default=None, compare=False, repr=False)
+    answers: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, error: BaseException) -> Cause:

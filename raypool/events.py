@@ -79,6 +79,8 @@ class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
         error_type: the provider's name for it, or the class of the exception.
         message: what happened, and where; never a key.
         retry_after: seconds the provider asked to wait, when it did.
+        is_context_full: the conversation is longer than the model's context; raypool shortens
+            it from its oldest turns and asks again.
         traceback: the traceback as text, where one helps.
         exception: the exception itself; it stays in the worker's process unless it pickles.
     """
@@ -90,6 +92,7 @@ class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
     retry_after: float | None = None
     traceback: str = ""
     exception: BaseException | None = None
+    is_context_full: bool = False
 
 
 Event: TypeAlias = (

@@ -12,7 +12,7 @@ import msgspec
 
 from raypool.events import Event, Verdict
 from raypool.ledger import EndedTask
-from raypool.records import AcceptedTask, Ending
+from raypool.records import AcceptedTask, Conversation, Ending
 from raypool.task import Content, State
 from raypool.usage import Usage
 
@@ -26,6 +26,10 @@ class Submission(msgspec.Struct, frozen=True, array_like=True):
     role: str | None = None
     metadata: Any = None
     timeout: float | None = None
+    session: str | None = None
+    worker: str | None = None
+    output_type: str | None = None
+    stream: bool = False
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
@@ -49,7 +53,16 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Assignment(msgspec.Struct, frozen=True, array_like=True):
-    """Dispatcher to worker: a task to run now, or as soon as a slot is free."""
+    """Dispatcher to worker: a task to run now, or as soon as a slot is free.
+
+    Attributes:
+        attempt: which attempt at the task's turn this is, from 1.
+        session_turns: how many tasks its session has behind it.
+        output_type: the digest of the type that the answer must be.
+        streams: its text is wanted as it is generated.
+        may_retry: a transient failure of this attempt is followed by another.
+        may_wait: a refusal of this attempt is waited for.
+    """
 
     number: int
     id: str
@@ -58,10 +71,33 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     role: str | None = None
     metadata: Any = None
     timeout: float | None = None
+    session: str | None = None
+    session_turns: int = 0
+    output_type: str | None = None
+    streams: bool = False
+    may_retry: bool = True
+    may_wait: bool = True
+
+
+class Notice(msgspec.Struct, frozen=True, array_like=True):
+    """Dispatcher to worker: what `Pool.notify` was given, under a number of its own."""
+
+    number: int
+    event: Any
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """What a finished turn gave; `events` is `None` when text and result are all there was."""
+    """What a finished chain of turns gave.
+
+    Attributes:
+        text: the answer of its last turn.
+        usage: tokens of all its turns.
+        duration_ms: how long its last turn ran.
+        cost_usd: of all its turns.
+        events: of its last turn; `None` when text and result are all there was.
+        turns: exchanges with the backend.
+        parsed: the answer as the agent's `output_type`, pickled for its client.
+    """
 
     text: str
     usage: Usage
@@ -71,6 +107,8 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     session_id: str | None = None
     cost_usd: float | None = None
     events: list[Event] | None = None
+    turns: int = 1
+    parsed: bytes | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
@@ -85,6 +123,11 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
         retry_after: seconds the provider asked to wait.
         traceback: the traceback as text.
         exception: the exception, pickled, where it pickles.
+        turn: which turn of the task's chain failed, from 1.
+        turns: exchanges with the backend, this one included.
+        usage: tokens of this attempt, those of the chain's earlier turns included.
+        cost_usd: what they cost.
+        answers: the texts that did not fit the output type.
     """
 
     kind: str
@@ -95,14 +138,64 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     retry_after: float | None = None
     traceback: str = ""
     exception: bytes | None = None
+    turn: int = 1
+    turns: int = 1
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    answers: list[str] | None = None
+
+
+class Asked(msgspec.Struct, frozen=True, array_like=True):
+    """Worker to dispatcher: the task that an agent's `handle_event` asked for."""
+
+    id: str
+    prompt: Content
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
-    """Worker to dispatcher: an attempt has ended; neither means that it was cancelled."""
+    """Worker to dispatcher: an attempt has ended, or a notice is dealt with.
+
+    Without an answer and a failure the task was cancelled, unless it `is_returned`.
+
+    Attributes:
+        is_returned: the task was not started, since the worker takes no more.
+        skipped: why the agent skipped the task.
+        halt: why the worker takes no more tasks from now on.
+        conversation: what the task adds to its session.
+        snapshot: the agent's state after the task, as JSON.
+        asked: the task that a notice has become.
+    """
 
     number: int
     answer: Answer | None = None
     failure: Failure | None = None
+    is_returned: bool = False
+    skipped: str | None = None
+    halt: str | None = None
+    conversation: Conversation | None = None
+    snapshot: str | None = None
+    asked: Asked | None = None
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """Worker to dispatcher: text that a task's turn has generated meanwhile."""
+
+    number: int
+    text: str
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True):
+    """Worker to dispatcher: what has ended, and what was generated, since the last one."""
+
+    outcomes: list[Outcome]
+    pieces: list[Piece] = []
+
+
+class TicketText(msgspec.Struct, frozen=True, array_like=True):
+    """Dispatcher to client: text for the stream of the future with this ticket."""
+
+    ticket: int
+    text: str
 
 
 class Delivery(msgspec.Struct, frozen=True, array_like=True):
@@ -114,6 +207,7 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
         events: what its last turn yielded, where that is more than text and result.
         exception: what it failed with, pickled.
         ledger_error: why its end is not recorded.
+        parsed: the answer as the agent's `output_type`, pickled.
     """
 
     ticket: int
@@ -121,13 +215,18 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
     events: list[Event] | None = None
     exception: bytes | None = None
     ledger_error: str | None = None
+    parsed: bytes | None = None
 
 
 class Collected(msgspec.Struct, frozen=True, array_like=True):
-    """Dispatcher to client: deliveries since the last call, and whether there will be more."""
+    """Dispatcher to client: deliveries since the last call, and whether there will be more.
+
+    The texts were generated before the deliveries.
+    """
 
     deliveries: list[Delivery]
     has_stopped: bool = False
+    texts: list[TicketText] = []
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True):
@@ -167,6 +266,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
         running: the numbers of the tasks whose turn runs now.
         queued: tasks of started envelopes whose turn has not started.
         finished: attempts ended since the process started.
+        halted: why it takes no more tasks; `None` while it does.
     """
 
     node: str
@@ -174,6 +274,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
     running: list[int]
     queued: int
     finished: int
+    halted: str | None = None
 
 
 def _plain(value: object) -> str | float:
@@ -191,6 +292,9 @@ decode_submissions = msgspec.msgpack.Decoder(list[Submission]).decode
 decode_receipt = msgspec.msgpack.Decoder(Receipt).decode
 decode_assignments = msgspec.msgpack.Decoder(list[Assignment]).decode
 decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
+decode_batch = msgspec.msgpack.Decoder(Batch).decode
+decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+decode_notice = msgspec.msgpack.Decoder(Notice).decode
 decode_collected = msgspec.msgpack.Decoder(Collected).decode
 
 

@@ -24,6 +24,9 @@ class AcceptedTask(msgspec.Struct, frozen=True):
         role: the role that must answer.
         metadata: whatever JSON can hold.
         timeout: the longest that one turn may run, in seconds.
+        session: the conversation that it continues; `None` for one of its own.
+        worker: the only worker that may run it; `None` for any of its role.
+        output_type: the digest of the type that its answer must be.
     """
 
     number: int
@@ -32,6 +35,23 @@ class AcceptedTask(msgspec.Struct, frozen=True):
     role: str | None = None
     metadata: Any = None
     timeout: float | None = None
+    session: str | None = None
+    worker: str | None = None
+    output_type: str | None = None
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """What a task adds to the session that it named.
+
+    Attributes:
+        session: the session's name.
+        messages: the Messages-API messages of the task's turns, in order.
+        is_whole: they are all that the session has: its older turns were dropped.
+    """
+
+    session: str
+    messages: list[dict[str, Any]]
+    is_whole: bool = False
 
 
 class StoredCause(msgspec.Struct, frozen=True):
@@ -67,6 +87,9 @@ class Ending(msgspec.Struct, frozen=True):
         session_id: the conversation it belonged to.
         cost_usd: what it cost in USD; `None` when no price is known.
         cause: what it failed with, or why it was cancelled.
+        turns: how many exchanges with the backend its last chain took.
+        answers: the texts that did not fit its output type.
+        conversation: what it adds to its session; only on the way into the ledger.
     """
 
     number: int
@@ -82,6 +105,9 @@ class Ending(msgspec.Struct, frozen=True):
     session_id: str | None = None
     cost_usd: float | None = None
     cause: StoredCause | None = None
+    turns: int = 0
+    answers: list[str] | None = None
+    conversation: Conversation | None = None
 
 
 def task_result(task: AcceptedTask, ending: Ending) -> TaskResult:
@@ -98,9 +124,15 @@ def task_result(task: AcceptedTask, ending: Ending) -> TaskResult:
         duration_ms=ending.duration_ms,
         completed_at=ending.completed_at,
         attempts=ending.attempts,
-        error=Cause(cause.type, cause.message, cause.traceback) if cause else None,
+        error=_error(cause, ending.answers) if cause else None,
         metadata=task.metadata,
+        session=task.session,
+        turns=ending.turns,
         model=ending.model,
         stop_reason=ending.stop_reason,
         cost_usd=ending.cost_usd,
     )
+
+
+def _error(cause: StoredCause, answers: list[str] | None) -> Cause:
+    return Cause(cause.type, cause.message, cause.traceback, answers=tuple(answers or ()))

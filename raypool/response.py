@@ -59,6 +59,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
         model: the model that answered.
         stop_reason: why the model stopped.
         cost_usd: what it cost in USD; `None` when no price is known.
+        turns: how many exchanges with the backend its last chain took, tool calls included.
     """
 
     id: str
@@ -78,6 +79,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     stop_reason: str | None = None
     cost_usd: float | None = None
+    turns: int = 0
 
 
 class WorkerResults(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,11 @@ class Task(msgspec.Struct, frozen=True):
         id: the task's name for ever; `None` makes a time-ordered unique one.
         metadata: whatever JSON can hold; comes back on the result.
         timeout: the longest that one turn may run, in seconds; `None` means the pool's.
+        session: the conversation to continue; its tasks run one at a time, in order, on the
+            worker that has it. `None` starts one of its own.
+        output_type: what the answer must be: a pydantic model, or another type that pydantic
+            can validate; `None` means text.
+        stream: the answer's text is wanted as it is generated, by `TaskFuture.stream`.
     """
 
     prompt: Content
@@ -36,6 +41,9 @@ class Task(msgspec.Struct, frozen=True):
     id: str | None = None
     metadata: Any = None
     timeout: float | None = None
+    session: str | None = None
+    output_type: Any = None
+    stream: bool = False
 
 
 def new_task_id() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
+from typing import Any
 
 from raypool.agent import SessionOptions
 from raypool.events import Event
@@ -17,11 +18,19 @@ from raypool.task import Content
 class Session(ABC):
     """One conversation with a backend.
 
-    A session remembers its turns: a second `prompt` continues the conversation.
-    Its turns never overlap; sessions of one backend run side by side.
+    A session remembers its turns: a second `prompt` continues the conversation, and one
+    that is started with `options.messages` continues those. Its turns never overlap;
+    sessions of one backend run side by side.
+
+    Attributes:
+        id: its name; `None` lets raypool give it one.
+        messages: the conversation so far, as Messages-API messages, those that it was
+            started with included. `None` when the session keeps none in that form; raypool
+            then makes them of prompts and texts.
     """
 
     id: str | None = None
+    messages: list[dict[str, Any]] | None = None
 
     @abstractmethod
     def prompt(self, prompt: Content) -> AsyncIterator[Event]:
@@ -31,6 +40,10 @@ class Session(ABC):
         `error`; nothing comes after it, and nothing is raised for what goes
         wrong with the provider. A turn that ended in an error, or that was
         cancelled, leaves the conversation as it was before it.
+
+        An answer that asks for tools has a `tool_use` event for each, and a `result` with the
+        stop reason `tool_use`; raypool runs them and prompts the session with a user
+        message of `tool_result` blocks, one for each.
         """
 
     async def close(self) -> None:
@@ -56,7 +69,12 @@ class Backend(ABC):
 
     @abstractmethod
     async def start(self, options: SessionOptions) -> Session:
-        """Open a session. Cheap: a pool may open one for every task."""
+        """Open a session. Cheap: a pool may open one for every task.
+
+        `options.tools` are offered to the model, and `options.output_type` is what its answers
+        must be; `raypool.tools.tool_schema` and `raypool.output_type.output_schema` give
+        the JSON of both. A backend that cannot do either yields a `fatal` error that says so.
+        """
 
     async def close(self) -> None:
         """Free what `open` made; called once, as the worker stops."""
