@@ -16,7 +16,7 @@ PACKAGE = Path(raypool.__file__).parent
 LAYERS = [
     # Words
     "errors clock usage status stream watchdog window barrier config",
-    "task events prices file_hold",
+    "task events prices file_hold telemetry",
     "response",
     "agent records",
     # What users extend or hold, and where tasks are kept
