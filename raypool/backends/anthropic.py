@@ -49,6 +49,8 @@ class AnthropicBackend(Backend):
             own that lets requests queue may need more.
         connect_timeout: the longest that connecting may take, in seconds.
         max_connections: how many turns of one process may run at a time; further ones wait.
+        cache_prompts: whether the provider is asked to keep what is sent again, which is then
+            cheaper; a server that refuses the field `cache_control` needs `False`.
         extra_body: fields to add to each request, such as `{"temperature": 0}`.
         extra_headers: HTTP headers to add to each request.
     """
@@ -64,6 +66,7 @@ class AnthropicBackend(Backend):
         idle_timeout: float = IDLE_TIMEOUT_SECONDS,
         connect_timeout: float = CONNECT_TIMEOUT_SECONDS,
         max_connections: int = MAX_CONNECTIONS,
+        cache_prompts: bool = True,
         extra_body: Mapping[str, Any] | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -74,6 +77,7 @@ class AnthropicBackend(Backend):
         self.idle_timeout = _checked_positive("idle_timeout", idle_timeout)
         self.connect_timeout = _checked_positive("connect_timeout", connect_timeout)
         self.max_connections = _checked_positive("max_connections", max_connections)
+        self.cache_prompts = cache_prompts
         self.extra_body = dict(extra_body or {})
         self.extra_headers = _checked_headers(extra_headers or {})
         self._connection: Connection | None = None

@@ -28,16 +28,21 @@ USAGE_FIELDS = {
 class Answer:
     """What has come of an answer so far.
 
+    Args:
+        may_be_empty: whether the model may have nothing to say, as after the results of tools.
+
     Attributes:
         model: the model that answers, as the server names it.
         stop_reason: why it stopped; `None` while it has not.
         is_complete: whether the server has said that this is all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_be_empty: bool = False) -> None:
         self.model: str | None = None
         self.stop_reason: str | None = None
         self.is_complete = False
+        self._may_be_empty = may_be_empty
+        self._has_broken_input = False
         self._counts: dict[str, int] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
         self._pieces: dict[int, list[str]] = {}
@@ -48,10 +53,10 @@ class Answer:
         return Usage(**self._counts)
 
     def take(self, event: RawMessageStreamEvent) -> Event | None:
-        """Add an event of the stream; returns what there is to pass on.
+        """Add an event of the stream; returns the text that there is to pass on.
 
         Raises:
-            UnusableAnswer: the answer has ended, and says nothing.
+            UnusableAnswer: the answer has ended, and cannot be used.
         """
         match event.type:
             case "content_block_delta":
@@ -59,7 +64,7 @@ class Answer:
             case "content_block_start":
                 return self._start_block(event)
             case "content_block_stop":
-                return self._finish_block(event)
+                self._finish_block(event)
             case "message_start":
                 self.model = event.message.model
                 self._count(event.message.usage)
@@ -81,8 +86,18 @@ class Answer:
 
     def content(self) -> list[dict[str, Any]]:
         """The blocks as the next request repeats them; the API takes no empty text."""
-        blocks = (self._blocks[index] for index in sorted(self._blocks))
-        return [block for block in blocks if block.get("text") != ""]
+        return [block for block in self._in_order() if block.get("text") != ""]
+
+    def tool_calls(self) -> list[ToolUseEvent]:
+        """The tools that the model asks for."""
+        return [
+            ToolUseEvent(block["id"], block["name"], block["input"])
+            for block in self._in_order()
+            if block["type"] == "tool_use"
+        ]
+
+    def _in_order(self) -> list[dict[str, Any]]:
+        return [self._blocks[index] for index in sorted(self._blocks)]
 
     def _start_block(self, event: RawContentBlockStartEvent) -> Event | None:
         block = event.content_block
@@ -109,22 +124,34 @@ class Answer:
         self._pieces[index].append(text)
         return TextEvent(text)
 
-    def _finish_block(self, event: RawContentBlockStopEvent) -> Event | None:
+    def _finish_block(self, event: RawContentBlockStopEvent) -> None:
         block = self._blocks[event.index]
         whole = "".join(self._pieces[event.index])
         kind = block["type"]
         if kind in ("text", "thinking"):
             block[kind] = whole
         elif whole:
-            block["input"] = json.loads(whole)
-        if kind != "tool_use":
-            return None
-        return ToolUseEvent(block["id"], block["name"], block["input"])
+            self._set_input(block, whole)
+
+    def _set_input(self, block: dict[str, Any], text: str) -> None:
+        """The model can be cut off in the middle: only its stop reason tells, and that is next."""
+        try:
+            block["input"] = json.loads(text)
+        except ValueError:
+            self._has_broken_input = True
 
     def _complete(self) -> None:
-        if not self._blocks and self.stop_reason in (None, "end_turn"):
+        if self.stop_reason == "tool_use":
+            self._check_tool_calls()
+        elif not (self._blocks or self._may_be_empty) and self.stop_reason in (None, "end_turn"):
             raise UnusableAnswer("answered without any content")
         self.is_complete = True
+
+    def _check_tool_calls(self) -> None:
+        if self._has_broken_input:
+            raise UnusableAnswer("asked for a tool with broken JSON")
+        if not self.tool_calls():
+            raise UnusableAnswer("stopped for tools without asking for one")
 
     def _count(self, usage: object) -> None:
         for ours, theirs in USAGE_FIELDS.items():

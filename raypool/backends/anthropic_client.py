@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import anthropic
@@ -15,6 +14,7 @@ import httpx2
 from raypool.agent import SessionOptions
 from raypool.backends.anthropic import AnthropicBackend, public_url
 from raypool.backends.anthropic_errors import Endpoint
+from raypool.backends.anthropic_request import RequestFields
 from raypool.backends.anthropic_session import AnthropicSession
 from raypool.prices import cost_usd
 from raypool.usage import Usage
@@ -88,14 +88,17 @@ class Connection:
         cost_usd(backend.model, Usage())  # loads the prices now, not in the first turn
 
     def session(self, options: SessionOptions) -> AnthropicSession:
-        """A new conversation."""
+        """A conversation, which goes on where `options.messages` end."""
         model = options.model or self._backend.model
-        request: dict[str, Any] = {"model": model, "max_tokens": options.max_tokens}
-        if options.system is not None:
-            request["system"] = options.system
-        if self._backend.extra_body:
-            request["extra_body"] = self._backend.extra_body
-        return AnthropicSession(self._shared.client, request, self._endpoint(model))
+        fields = RequestFields(
+            model,
+            options,
+            extra_body=self._backend.extra_body,
+            cache_prompts=self._backend.cache_prompts,
+        )
+        return AnthropicSession(
+            self._shared.client, fields, self._endpoint(model), list(options.messages)
+        )
 
     async def release(self) -> None:
         """Give the share back; the last one closes the client."""

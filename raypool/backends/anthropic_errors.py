@@ -9,6 +9,7 @@ this order: the error's code, its type, the HTTP status, the family of the excep
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from dataclasses import dataclass, field
 
@@ -33,6 +34,12 @@ VERDICT_OF_TYPE: dict[str, Verdict] = {
     "permission_error": "fatal",
     "not_found_error": "fatal",
 }
+
+CONTEXT_TYPE = "exceed_context_size_error"
+CONTEXT_WORDS = re.compile(
+    r"prompt is too long|exceeds? (the )?(available )?context|maximum context length", re.IGNORECASE
+)
+"""How servers say that a conversation is too long: Anthropic's, llama.cpp's, vLLM's."""
 
 MAX_PROVIDER_TEXT = 500
 
@@ -83,12 +90,19 @@ def _status_event(error: anthropic.APIStatusError, endpoint: Endpoint) -> ErrorE
     request = f" (request {error.request_id})" if error.request_id else ""
     detail = ": ".join(text for text in (kind, _provider_text(error)) if text)
     message = f"{endpoint.url} {answer}{request}: {detail}{_advice(error, endpoint)}"
+    verdict = _verdict(error)
     return ErrorEvent(
-        verdict=_verdict(error),
+        verdict=verdict,
         error_type=kind or type(error).__name__,
         message=endpoint.masked(message),
         retry_after=retry_after_seconds(error.response.headers),
+        is_context_full=verdict == "invalid" and says_context_is_full(kind, _provider_text(error)),
     )
+
+
+def says_context_is_full(kind: str, text: str) -> bool:
+    """Whether an error of that type and text means that the conversation is too long."""
+    return kind == CONTEXT_TYPE or CONTEXT_WORDS.search(text) is not None
 
 
 def _verdict(error: anthropic.APIStatusError) -> Verdict:

@@ -25,8 +25,8 @@ class Session(ABC):
     Attributes:
         id: its name; `None` lets raypool give it one.
         messages: the conversation so far, as Messages-API messages, those that it was
-            started with included. `None` when the session keeps none in that form; raypool
-            then makes them of prompts and texts.
+            started with included; a turn puts a new list in its place. `None` when the session
+            keeps none in that form; raypool then makes them of prompts and texts.
     """
 
     id: str | None = None

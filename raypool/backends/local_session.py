@@ -165,6 +165,7 @@ def _client_of(address: ServerAddress, model: str) -> AnthropicBackend:
         api_key=address.key,
         base_url=address.url,
         idle_timeout=IDLE_TIMEOUT_SECONDS,
+        cache_prompts=False,
         extra_body=_BODY,
     )
 

@@ -13,6 +13,7 @@ from raypool.usage import Usage
 
 Block: TypeAlias = Mapping[str, Any]
 
+_WITH_TEXT = ("text", "tool_result")
 _WORDS = re.compile(r"\s*\S+|\s+")
 
 
@@ -44,30 +45,51 @@ class Answer(msgspec.Struct, frozen=True):
     """What the model says to one request.
 
     Attributes:
-        content: a text, or the content blocks themselves.
-        stop_reason: why the model stopped.
+        content: a text, or the content blocks themselves. A tool call whose `input` is a text
+            is streamed as it stands: JSON that was cut off, or is broken.
+        stop_reason: why the model stopped; `None` means `tool_use` when it asks for tools by
+            `tool_use`, else `end_turn`.
         usage: tokens spent; `None` counts each word of the request and of the answer as one.
         model: the model that answers; `None` means the one that was asked for.
+        tool_use: the tools that it asks for after its content, by name and input; each call
+            gets an id of its own.
     """
 
-    content: str | Sequence[Block]
-    stop_reason: str = "end_turn"
+    content: str | Sequence[Block] = ""
+    stop_reason: str | None = None
     usage: Usage | None = None
     model: str | None = None
+    tool_use: Sequence[tuple[str, Mapping[str, Any]]] = ()
 
     @property
-    def blocks(self) -> list[Block]:
-        """The content as blocks."""
+    def reason(self) -> str:
+        """Why the model stopped."""
+        return self.stop_reason or ("tool_use" if self.tool_use else "end_turn")
+
+    def blocks(self, call: Call) -> list[Block]:
+        """The content as blocks, in the answer to `call`."""
         if isinstance(self.content, str):
-            return [{"type": "text", "text": self.content}]
-        return list(self.content)
+            has_text = self.content or not self.tool_use
+            blocks: list[Block] = [{"type": "text", "text": self.content}] if has_text else []
+        else:
+            blocks = list(self.content)
+        for place, (name, arguments) in enumerate(self.tool_use, start=1):
+            call_id = f"toolu_{call.number}_{place}"
+            blocks.append({"type": "tool_use", "id": call_id, "name": name, "input": arguments})
+        return blocks
 
 
 def text_of(content: str | Sequence[Block]) -> str:
-    """The text in a message's content."""
+    """The text in a message's content, that of tool results included."""
     if isinstance(content, str):
         return content
-    return "\n".join(block["text"] for block in content if block["type"] == "text")
+    return "\n".join(_text_of_block(block) for block in content if block["type"] in _WITH_TEXT)
+
+
+def _text_of_block(block: Block) -> str:
+    if block["type"] == "tool_result":
+        return text_of(block.get("content", ""))
+    return str(block["text"])
 
 
 def count_words(body: Mapping[str, Any]) -> int:
@@ -83,8 +105,8 @@ def count_words(body: Mapping[str, Any]) -> int:
 def json_answer(call: Call, answer: Answer) -> list[bytes]:
     """The answer as one JSON body, in two halves."""
     message = _message(call, answer) | {
-        "content": answer.blocks,
-        "stop_reason": answer.stop_reason,
+        "content": answer.blocks(call),
+        "stop_reason": answer.reason,
         "usage": _usage(_spent(call, answer)),
     }
     body = json.dumps(message).encode()
@@ -127,7 +149,7 @@ def _events(call: Call, answer: Answer) -> Iterator[dict[str, Any]]:
     spent = _spent(call, answer)
     begun = msgspec.structs.replace(spent, output_tokens=1)
     yield {"type": "message_start", "message": _message(call, answer) | {"usage": _usage(begun)}}
-    for index, block in enumerate(answer.blocks):
+    for index, block in enumerate(answer.blocks(call)):
         start, deltas = _opened(block)
         yield {"type": "content_block_start", "index": index, "content_block": start}
         for delta in deltas:
@@ -135,7 +157,7 @@ def _events(call: Call, answer: Answer) -> Iterator[dict[str, Any]]:
         yield {"type": "content_block_stop", "index": index}
     yield {
         "type": "message_delta",
-        "delta": {"stop_reason": answer.stop_reason, "stop_sequence": None},
+        "delta": {"stop_reason": answer.reason, "stop_sequence": None},
         "usage": {"output_tokens": spent.output_tokens},
     }
     yield {"type": "message_stop"}
@@ -147,8 +169,9 @@ def _opened(block: Block) -> tuple[Block, list[dict[str, Any]]]:
     if kind == "text":
         pieces = _WORDS.findall(block["text"])
         return {"type": kind, "text": ""}, [{"type": "text_delta", "text": p} for p in pieces]
-    if kind == "tool_use":
-        text = json.dumps(block["input"])
+    if kind.endswith("tool_use"):
+        given = block["input"]
+        text = given if isinstance(given, str) else json.dumps(given)
         pieces = [text[: len(text) // 2], text[len(text) // 2 :]]
         deltas = [{"type": "input_json_delta", "partial_json": p} for p in pieces]
         return {**block, "input": {}}, deltas
@@ -164,7 +187,7 @@ def _opened(block: Block) -> tuple[Block, list[dict[str, Any]]]:
 def _spent(call: Call, answer: Answer) -> Usage:
     if answer.usage is not None:
         return answer.usage
-    return Usage(count_words(call.body), len(text_of(answer.blocks).split()))
+    return Usage(count_words(call.body), len(text_of(answer.blocks(call)).split()))
 
 
 def _usage(usage: Usage) -> dict[str, int]:
