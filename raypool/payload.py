@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
@@ -15,6 +16,8 @@ from typing import Any, cast
 import cloudpickle
 
 from raypool.agent import Agent
+
+_PICKLING = threading.RLock()
 
 
 def pack(agent: type[Agent], agent_options: Mapping[str, Any], backend: object) -> bytes:
@@ -27,7 +30,7 @@ def pack(agent: type[Agent], agent_options: Mapping[str, Any], backend: object) 
         TypeError: names the option that cannot be pickled, and why.
     """
     parts = {"agent": agent, "agent_options": dict(agent_options), "backend": backend}
-    with _travelling_as_code(_modules_of_this_process_only()):
+    with travelling_as_code():
         for option, value in parts.items():
             _check_pickles(option, value)
         return cast(bytes, cloudpickle.dumps(tuple(parts.values())))
@@ -42,6 +45,22 @@ def _check_pickles(option: str, value: object) -> None:
             f"{type(error).__name__}: {error}. Make connections, locks and open files "
             "in the worker (Agent.init_agent, Backend.open)"
         ) from error
+
+
+@contextmanager
+def travelling_as_code() -> Iterator[None]:
+    """Within it, cloudpickle packs what workers could not import as code; one thread at a time."""
+    with _PICKLING:
+        registered = cloudpickle.list_registry_pickle_by_value()
+        modules = _modules_of_this_process_only()
+        mine = [module for module in modules if module.__name__ not in registered]
+        for module in mine:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            for module in mine:
+                cloudpickle.unregister_pickle_by_value(module)
 
 
 def _modules_of_this_process_only() -> list[ModuleType]:
@@ -76,16 +95,3 @@ def _finds(name: str, file: str, directories: list[str]) -> bool:
         return False
     found = [spec.origin, *(spec.submodule_search_locations or [])]
     return any(place and file.startswith(str(Path(place))) for place in found)
-
-
-@contextmanager
-def _travelling_as_code(modules: list[ModuleType]) -> Iterator[None]:
-    registered = cloudpickle.list_registry_pickle_by_value()
-    mine = [module for module in modules if module.__name__ not in registered]
-    for module in mine:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        for module in mine:
-            cloudpickle.unregister_pickle_by_value(module)

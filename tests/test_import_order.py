@@ -16,14 +16,17 @@ PACKAGE = Path(raypool.__file__).parent
 LAYERS = [
     # Words
     "errors clock usage status stream watchdog window barrier config",
-    "task events prices file_hold telemetry",
+    "sqlite_schema sqlite_statements unicode",
+    "task events prices file_hold telemetry schemas",
     "response",
     "agent records",
     # What users extend or hold, and where tasks are kept
-    "backends callbacks payload future ledger",
+    "payload tools",
+    "output_type",
+    "backends callbacks future ledger",
     "messages group_commit tally sqlite_rows",
     # Decisions
-    "desk outbox outcomes retries sqlite_file verdicts",
+    "desk outbox outcomes retries sqlite_file sqlite_sessions verdicts",
     "backlog turns mapping sqlite_ledger",
     "roster host",
     "routing",
