@@ -9,8 +9,8 @@ nothing behind, and may be tried again.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -59,7 +59,6 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         cost_usd: what the ended tasks with a known price cost, in USD.
         unpriced: completed tasks without a cost.
         last_number: the highest number ever accepted; 0 when none.
-        last_position: the highest position ever given to an ending; 0 when none.
     """
 
     unfinished: int = 0
@@ -70,7 +69,6 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float = 0.0
     unpriced: int = 0
     last_number: int = 0
-    last_position: int = 0
 
 
 class Ledger(Protocol):
@@ -78,15 +76,22 @@ class Ledger(Protocol):
 
     @abstractmethod
     def write(
-        self, tasks: Sequence[AcceptedTask], endings: Sequence[Ending]
+        self,
+        tasks: Sequence[AcceptedTask],
+        endings: Sequence[Ending],
+        snapshots: Mapping[str, str] = {},
     ) -> dict[int, KnownTask]:
-        """Accept `tasks`, then record `endings`, in one transaction: all of it or nothing.
+        """Accept `tasks`, record `endings`, keep `snapshots`: in one transaction, all or nothing.
 
-        An ending is recorded whatever its texts hold: what is not Unicode in them becomes U+FFFD.
+        `snapshots` has JSON by worker; a worker's last one is kept. Endings and snapshots are
+        written whatever their texts hold: what is not Unicode in them becomes U+FFFD.
 
         A task whose id is known already, from before or from earlier in `tasks`, is left out;
         what is stored under that id when the transaction commits is returned by the number that
         the task came with. Of a task's endings the first is kept and later ones are ignored.
+
+        The conversation of an ending that is kept goes to its session when the ending is
+        `completed`; any other is ignored. It does not come back with the ending.
 
         Raises:
             LedgerError: also when a new task has a number that was used before, or an ending is
@@ -97,9 +102,9 @@ class Ledger(Protocol):
         """Accept `tasks` in one transaction; see `write`."""
         return self.write(tasks, ())
 
-    def record(self, endings: Sequence[Ending]) -> None:
-        """Record `endings` in one transaction; see `write`."""
-        self.write((), endings)
+    def record(self, endings: Sequence[Ending], snapshots: Mapping[str, str] = {}) -> None:
+        """Record `endings` and keep `snapshots` in one transaction; see `write`."""
+        self.write((), endings, snapshots)
 
     @abstractmethod
     def find(self, task_id: str) -> KnownTask | None:
@@ -126,6 +131,33 @@ class Ledger(Protocol):
     @abstractmethod
     def requeue_failed(self) -> int:
         """Forget the endings of failed tasks, so that they are unfinished again; how many."""
+
+    @abstractmethod
+    def session_turns(self, sessions: Sequence[str]) -> dict[str, int]:
+        """How many tasks each of `sessions` has behind it; those without any are left out.
+
+        Takes a short time for each, however many tasks it has behind it.
+        """
+
+    @abstractmethod
+    def conversation(self, session: str) -> list[dict[str, Any]]:
+        """The Messages-API messages that a session has now, in order; none when it is unknown.
+
+        They are those of its tasks in the order of their endings, from the last one on whose
+        conversation was whole.
+        """
+
+    @abstractmethod
+    def snapshot(self, worker: str) -> str | None:
+        """The last snapshot of that worker's agent, as JSON; `None` when there is none."""
+
+    @abstractmethod
+    def output_type(self, digest: str) -> str | None:
+        """The JSON schema that `keep_output_type` kept under `digest`; `None` when none was."""
+
+    @abstractmethod
+    def keep_output_type(self, digest: str, schema_json: str) -> None:
+        """Keep a JSON schema under its digest; one that is kept already stays."""
 
     @abstractmethod
     def meta(self, key: str) -> str | None:

@@ -12,7 +12,7 @@ import msgspec
 
 from raypool.errors import LedgerError
 from raypool.file_hold import FileHold
-from raypool.sqlite_rows import SCHEMA
+from raypool.sqlite_schema import SCHEMA
 
 APPLICATION_ID = int.from_bytes(b"rayp", "big")
 SCHEMA_VERSION = 1

@@ -7,21 +7,21 @@ import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from raypool import sqlite_rows as rows
+from raypool import sqlite_sessions
 from raypool.ledger import POOL_NAME, EndedTask, KnownTask, Ledger, Totals
 from raypool.records import AcceptedTask, Ending
 from raypool.sqlite_file import SqliteFile, ledger_errors, open_beside
+from raypool.sqlite_statements import in_pieces, insert, only_value, row_of, value_or_none
+from raypool.unicode import unicode_text
 from raypool.usage import Usage
 
 _FRESH_DIRECTORY_PREFIX = "raypool-"
-_MOST_ROWS = 512
-_MOST_IDS = 2048
 _FIRST_ROWS = 16
 _PAGE_CHARACTERS = 16_000_000
 
@@ -69,7 +69,8 @@ class SqliteLedger(Ledger):
             if not path.exists() or path.stat().st_size == 0:
                 return None
             with closing(open_beside(path)) as reader:
-                return _meta(reader, POOL_NAME)
+                name: str | None = value_or_none(reader, rows.READ_META, (POOL_NAME,))
+                return name
 
     @property
     def path(self) -> Path:
@@ -77,12 +78,17 @@ class SqliteLedger(Ledger):
         return self._file.path
 
     def write(
-        self, tasks: Sequence[AcceptedTask], endings: Sequence[Ending]
+        self,
+        tasks: Sequence[AcceptedTask],
+        endings: Sequence[Ending],
+        snapshots: Mapping[str, str] = {},
     ) -> dict[int, KnownTask]:
         with self._transaction() as writer:
             left_out = _accept(writer, tasks) if tasks else {}
             if endings:
                 _record(writer, endings)
+            if snapshots:
+                _keep_snapshots(writer, snapshots)
             return _load_by_number(writer, left_out)
 
     def find(self, task_id: str) -> KnownTask | None:
@@ -103,9 +109,7 @@ class SqliteLedger(Ledger):
     def totals(self) -> Totals:
         with ledger_errors(self.path):
             sums = self._file.reader.execute(rows.READ_TOTALS).fetchone()
-        unfinished, completed, failed, cancelled, *tokens, cost_usd, unpriced, number, position = (
-            sums
-        )
+        unfinished, completed, failed, cancelled, *tokens, cost_usd, unpriced, last_number = sums
         return Totals(
             unfinished=unfinished,
             completed=completed,
@@ -114,8 +118,7 @@ class SqliteLedger(Ledger):
             usage=Usage(*tokens),
             cost_usd=cost_usd,
             unpriced=unpriced,
-            last_number=number,
-            last_position=position,
+            last_number=last_number,
         )
 
     def requeue_failed(self) -> int:
@@ -125,9 +128,26 @@ class SqliteLedger(Ledger):
             writer.execute(rows.FORGET_FAILED_TOTALS)
         return requeued
 
-    def meta(self, key: str) -> str | None:
+    def session_turns(self, sessions: Sequence[str]) -> dict[str, int]:
         with ledger_errors(self.path):
-            return _meta(self._file.reader, key)
+            return sqlite_sessions.last_places(self._file.reader, sessions)
+
+    def conversation(self, session: str) -> list[dict[str, Any]]:
+        with ledger_errors(self.path):
+            return sqlite_sessions.conversation(self._file.reader, session)
+
+    def snapshot(self, worker: str) -> str | None:
+        return self._read(rows.READ_SNAPSHOT, worker)
+
+    def output_type(self, digest: str) -> str | None:
+        return self._read(rows.READ_OUTPUT_TYPE, digest)
+
+    def keep_output_type(self, digest: str, schema_json: str) -> None:
+        with self._transaction() as writer:
+            writer.execute(rows.KEEP_OUTPUT_TYPE, (digest, unicode_text(schema_json)))
+
+    def meta(self, key: str) -> str | None:
+        return self._read(rows.READ_META, key)
 
     def set_meta(self, key: str, value: str) -> None:
         with self._transaction() as writer:
@@ -150,13 +170,18 @@ class SqliteLedger(Ledger):
                 if writer.in_transaction:
                     writer.execute("ROLLBACK")
 
+    def _read(self, query: str, key: str) -> str | None:
+        with ledger_errors(self.path):
+            text: str | None = value_or_none(self._file.reader, query, (key,))
+            return text
+
     def _page(self, query: str, after: int, limit: int) -> list[rows.LoadedRow]:
         """At most `limit` rows and about `_PAGE_CHARACTERS`, read in steps that double."""
         page: list[rows.LoadedRow] = []
         characters = 0
         while len(page) < limit and characters < _PAGE_CHARACTERS:
             step = min(max(_FIRST_ROWS, len(page)), limit - len(page))
-            text = _one(self._file.reader, query, {"after": after, "limit": step})
+            text = only_value(self._file.reader, query, {"after": after, "limit": step})
             loaded = rows.decode_loaded(text)
             if not loaded:
                 break
@@ -177,39 +202,29 @@ def _accept(writer: sqlite3.Connection, tasks: Sequence[AcceptedTask]) -> dict[i
         else:
             stored[task.id] = task.number
             new.append(task)
-    _insert(writer, rows.INSERT_TASKS, [rows.task_row(task) for task in new])
+    insert(writer, rows.INSERT_TASKS, [rows.task_row(task) for task in new])
     writer.execute(rows.ADD_UNFINISHED, (_numbers_json(task.number for task in new),))
     return left_out
 
 
 def _record(writer: sqlite3.Connection, endings: Sequence[Ending]) -> None:
-    last_position = _one(writer, rows.LAST_POSITION)
-    _insert(writer, rows.INSERT_ENDINGS, [rows.ending_row(ending) for ending in endings])
+    last_position = only_value(writer, rows.LAST_POSITION)
+    insert(writer, rows.INSERT_ENDINGS, [rows.ending_row(ending) for ending in endings])
     writer.execute(rows.DROP_UNFINISHED, (_numbers_json(ending.number for ending in endings),))
     writer.execute(rows.ADD_TO_TOTALS, (last_position,))
+    sqlite_sessions.add_conversations(writer, endings, last_position)
 
 
-def _insert(
-    writer: sqlite3.Connection, statement: rows.ManyRows, table: Sequence[tuple[Any, ...]]
-) -> None:
-    """Insert in pieces whose sizes are powers of two, so that few statements are ever prepared."""
-    start, size = 0, _MOST_ROWS
-    while start < len(table):
-        while size > len(table) - start:
-            size //= 2
-        piece = table[start : start + size]
-        writer.execute(statement.sql(size), list(chain.from_iterable(piece)))
-        start += size
+def _keep_snapshots(writer: sqlite3.Connection, snapshots: Mapping[str, str]) -> None:
+    table = [(worker, unicode_text(snapshot)) for worker, snapshot in snapshots.items()]
+    insert(writer, rows.KEEP_SNAPSHOTS, table)
 
 
 def _find_numbers(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, int]:
     """The numbers of the tasks that are stored under `ids`, by id."""
     found: dict[str, int] = {}
-    for start in range(0, len(ids), _MOST_IDS):
-        piece = ids[start : start + _MOST_IDS]
-        places = 1 << (len(piece) - 1).bit_length()
-        filled = [*piece, *[None] * (places - len(piece))]
-        text = _one(connection, f"{rows.FIND_NUMBERS} ({', '.join('?' * places)})", filled)
+    for piece in in_pieces(ids):
+        text = only_value(connection, f"{rows.FIND_NUMBERS} {row_of(len(piece))}", piece)
         found |= rows.decode_numbers(text)
     return found
 
@@ -218,19 +233,10 @@ def _load_by_number(connection: sqlite3.Connection, numbers: Mapping[K, int]) ->
     """What is stored under each of `numbers`, by the key that the number has there."""
     if not numbers:
         return {}
-    text = _one(connection, rows.LOAD, {"numbers": _numbers_json(set(numbers.values()))})
+    text = only_value(connection, rows.LOAD, {"numbers": _numbers_json(set(numbers.values()))})
     known = [rows.known_task(loaded) for loaded in rows.decode_loaded(text)]
     by_number = {stored.task.number: stored for stored in known}
     return {key: by_number[number] for key, number in numbers.items()}
-
-
-def _meta(reader: sqlite3.Connection, key: str) -> str | None:
-    row = reader.execute(rows.READ_META, (key,)).fetchone()
-    return row[0] if row else None
-
-
-def _one(connection: sqlite3.Connection, query: str, parameters: Any = ()) -> Any:
-    return connection.execute(query, parameters).fetchone()[0]
 
 
 def _numbers_json(numbers: Iterable[int]) -> str:

@@ -1,4 +1,4 @@
-"""How tasks and endings lie in SQLite's tables: the tables, the SQL, and rows to records and back.
+"""How tasks and endings lie in SQLite's tables: the SQL, and rows to records and back.
 
 Python gives up its lock at every step of a statement, and beside a busy event loop each step then
 waits up to 5 ms to get it back. So rows are written many to a statement, and read as one JSON
@@ -13,63 +13,10 @@ import msgspec
 
 from raypool.ledger import EndedTask, KnownTask
 from raypool.records import AcceptedTask, Ending, EndState, StoredCause
+from raypool.sqlite_statements import Insert
 from raypool.task import Content
+from raypool.unicode import unicode_text, unicode_value
 from raypool.usage import Usage
-
-SCHEMA = """
-CREATE TABLE meta (
-    key TEXT PRIMARY KEY,
-    value TEXT NOT NULL
-) STRICT;
-
-CREATE TABLE tasks (
-    number INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    role TEXT,
-    timeout REAL,   -- seconds
-    metadata TEXT,  -- JSON
-    prompt TEXT,    -- the prompt, when it is a text
-    messages TEXT,  -- the prompt, when it is messages: JSON
-    CHECK ((prompt IS NULL) <> (messages IS NULL))
-) STRICT;
-
-CREATE TABLE unfinished (  -- the tasks without an ending
-    number INTEGER PRIMARY KEY REFERENCES tasks
-) STRICT;
-
-CREATE TABLE endings (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,  -- the order of completion
-    number INTEGER NOT NULL UNIQUE REFERENCES tasks,
-    state TEXT NOT NULL CHECK (state IN ('completed', 'failed', 'cancelled')),
-    worker TEXT,
-    attempts INTEGER NOT NULL,
-    completed_at INTEGER NOT NULL,  -- milliseconds since the epoch
-    duration_ms REAL,
-    input_tokens INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL,
-    cache_read_tokens INTEGER NOT NULL,
-    cache_write_tokens INTEGER NOT NULL,
-    model TEXT,
-    stop_reason TEXT,
-    session_id TEXT,
-    cost_usd REAL,
-    text TEXT,
-    error TEXT  -- JSON: kind, type, message, traceback
-) STRICT;
-
-CREATE INDEX failed ON endings (number) WHERE state = 'failed';
-
-CREATE TABLE totals (  -- sums over endings, kept as they are recorded
-    state TEXT PRIMARY KEY,
-    endings INTEGER NOT NULL,
-    input_tokens INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL,
-    cache_read_tokens INTEGER NOT NULL,
-    cache_write_tokens INTEGER NOT NULL,
-    cost_usd REAL NOT NULL,
-    unpriced INTEGER NOT NULL
-) STRICT;
-"""
 
 FIND_NUMBERS = "SELECT json_group_object(id, number) FROM tasks WHERE id IN "
 
@@ -78,13 +25,15 @@ LOAD = """
 SELECT json_group_array(json_array(
     e.position,
     json_array(
-        t.number, t.id, t.role, nullif(quote(t.timeout), 'NULL'), t.metadata, t.prompt, t.messages
+        t.number, t.id, t.role, nullif(quote(t.timeout), 'NULL'), t.session, t.only_worker,
+        t.output_type, t.metadata, t.prompt, t.messages
     ),
     json(iif(e.number IS NULL, 'null', json_array(
         e.number, e.state, e.worker, e.attempts, e.completed_at,
         nullif(quote(e.duration_ms), 'NULL'),
         e.input_tokens, e.output_tokens, e.cache_read_tokens, e.cache_write_tokens,
-        e.model, e.stop_reason, e.session_id, nullif(quote(e.cost_usd), 'NULL'), e.text, e.error
+        e.model, e.stop_reason, e.session_id, nullif(quote(e.cost_usd), 'NULL'), e.turns,
+        e.text, e.answers, e.error
     )))
 ))
 FROM json_each(:numbers) AS wanted
@@ -136,8 +85,7 @@ SELECT
     coalesce(sum(cache_write_tokens), 0),
     total(cost_usd),
     coalesce(sum(unpriced) FILTER (WHERE state = 'completed'), 0),
-    (SELECT coalesce(max(number), 0) FROM tasks),
-    (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'endings')
+    (SELECT coalesce(max(number), 0) FROM tasks)
 FROM totals
 """
 
@@ -145,26 +93,18 @@ REQUEUE_FAILED = "INSERT INTO unfinished SELECT number FROM endings WHERE state 
 FORGET_FAILED = "DELETE FROM endings WHERE state = 'failed'"
 FORGET_FAILED_TOTALS = "DELETE FROM totals WHERE state = 'failed'"
 
+KEEP_SNAPSHOTS = Insert(
+    "snapshots",
+    ("worker", "snapshot"),
+    "ON CONFLICT (worker) DO UPDATE SET snapshot = excluded.snapshot",
+)
+READ_SNAPSHOT = "SELECT snapshot FROM snapshots WHERE worker = ?"
+
+KEEP_OUTPUT_TYPE = "INSERT INTO output_types VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
+READ_OUTPUT_TYPE = "SELECT schema FROM output_types WHERE digest = ?"
+
 READ_META = "SELECT value FROM meta WHERE key = ?"
 WRITE_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-
-
-class ManyRows(NamedTuple):
-    """A statement that takes any number of rows.
-
-    Attributes:
-        head: the statement up to the rows.
-        row: the place of one row.
-        tail: the statement after the rows.
-    """
-
-    head: str
-    row: str
-    tail: str = ""
-
-    def sql(self, rows: int) -> str:
-        """The statement for as many rows."""
-        return f"{self.head} {', '.join([self.row] * rows)} {self.tail}"
 
 
 class TaskRow(NamedTuple):
@@ -174,6 +114,9 @@ class TaskRow(NamedTuple):
     id: str
     role: str | None
     timeout: float | str | None
+    session: str | None
+    only_worker: str | None
+    output_type: str | None
     metadata: str | None
     prompt: str | None
     messages: str | None
@@ -196,7 +139,9 @@ class EndingRow(NamedTuple):
     stop_reason: str | None
     session_id: str | None
     cost_usd: float | str | None
+    turns: int
     text: str | None
+    answers: str | None
     error: str | None
 
 
@@ -213,15 +158,13 @@ class LoadedRow(NamedTuple):
         return self.task.number if self.position is None else self.position
 
 
-INSERT_TASKS = ManyRows("INSERT INTO tasks VALUES", f"({', '.join('?' * len(TaskRow._fields))})")
-INSERT_ENDINGS = ManyRows(
-    f"INSERT INTO endings ({', '.join(EndingRow._fields)}) VALUES",
-    f"({', '.join('?' * len(EndingRow._fields))})",
-    "ON CONFLICT (number) DO NOTHING",
-)
+INSERT_TASKS = Insert("tasks", TaskRow._fields)
+INSERT_ENDINGS = Insert("endings", EndingRow._fields, "ON CONFLICT (number) DO NOTHING")
 
 decode_loaded = msgspec.json.Decoder(list[LoadedRow]).decode
 decode_numbers = msgspec.json.Decoder(dict[str, int]).decode
+_decode_answers = msgspec.json.Decoder(list[str]).decode
+_decode_cause = msgspec.json.Decoder(StoredCause).decode
 
 
 def task_row(task: AcceptedTask) -> TaskRow:
@@ -232,6 +175,9 @@ def task_row(task: AcceptedTask) -> TaskRow:
         id=task.id,
         role=task.role,
         timeout=task.timeout,
+        session=task.session,
+        only_worker=task.worker,
+        output_type=task.output_type,
         metadata=None if task.metadata is None else _json(task.metadata),
         prompt=text,
         messages=messages,
@@ -256,8 +202,10 @@ def ending_row(ending: Ending) -> EndingRow:
         stop_reason=_unicode(ending.stop_reason),
         session_id=_unicode(ending.session_id),
         cost_usd=ending.cost_usd,
+        turns=ending.turns,
         text=_unicode(ending.text),
-        error=_error(ending.cause),
+        answers=None if ending.answers is None else payload(ending.answers),
+        error=None if ending.cause is None else payload(ending.cause),
     )
 
 
@@ -283,7 +231,18 @@ def accepted_task(row: TaskRow) -> AcceptedTask:
         role=row.role,
         metadata=None if row.metadata is None else msgspec.json.decode(row.metadata),
         timeout=_real(row.timeout),
+        session=row.session,
+        worker=row.only_worker,
+        output_type=row.output_type,
     )
+
+
+def payload(value: Any) -> str:
+    """The JSON that keeps `value`; what is not Unicode in it becomes U+FFFD."""
+    try:
+        return _json(value)
+    except UnicodeEncodeError:
+        return _json(unicode_value(msgspec.to_builtins(value)))
 
 
 def _prompt_columns(prompt: Content) -> tuple[str | None, str | None]:
@@ -313,15 +272,10 @@ def _ending(row: EndingRow) -> Ending:
         stop_reason=row.stop_reason,
         session_id=row.session_id,
         cost_usd=_real(row.cost_usd),
-        cause=None if row.error is None else msgspec.json.decode(row.error, type=StoredCause),
+        cause=None if row.error is None else _decode_cause(row.error),
+        turns=row.turns,
+        answers=None if row.answers is None else _decode_answers(row.answers),
     )
-
-
-def _error(cause: StoredCause | None) -> str | None:
-    if cause is None:
-        return None
-    fields = msgspec.structs.asdict(cause)
-    return _json({name: _unicode(value) for name, value in fields.items()})
 
 
 def _json(value: Any) -> str:
@@ -333,11 +287,4 @@ def _real(value: float | str | None) -> float | None:
 
 
 def _unicode(text: str | None) -> str | None:
-    """`text` with surrogate pairs joined and lone surrogates, which no file can hold, replaced."""
-    if text is None or text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return text if text is None or text.isascii() else unicode_text(text)
