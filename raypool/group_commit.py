@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
@@ -22,12 +23,13 @@ class GroupCommit:
     One thread writes. What is asked while it writes forms the next group, so groups are as large
     as the ledger is slow, and a lone write waits for nobody. Callers are resumed in the order in
     which they asked, once their group is committed. A group that fails fails all its callers, and
-    the next is tried afresh. It belongs to one event loop, and owns its ledger.
+    the next is tried afresh. A change of another kind, which `write` takes, ends the group before
+    it and is a group of its own. It belongs to one event loop, and owns its ledger.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._waiting: list[_Write] = []
+        self._waiting: deque[_Group | _Change] = deque()
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing: asyncio.Task[None] | None = None
@@ -40,15 +42,31 @@ class GroupCommit:
         Raises:
             LedgerError: at once after `close`; when awaited, nothing of the group was written.
         """
-        return self._queue(tasks, ())
+        return self._join_group(tasks, (), {})
 
-    def record(self, endings: Sequence[Ending]) -> asyncio.Future[None]:
-        """Queue `endings` at once; resolves once they are committed.
+    def record(
+        self, endings: Sequence[Ending], snapshots: Mapping[str, str] = {}
+    ) -> asyncio.Future[None]:
+        """Queue `endings` and `snapshots` at once; resolves once they are committed together.
 
         Raises:
             LedgerError: at once after `close`; when awaited, nothing of the group was written.
         """
-        return self._queue(None, endings)
+        return self._join_group(None, endings, snapshots)
+
+    def write(self, change: Callable[[Ledger], T]) -> asyncio.Future[T]:
+        """Queue `change`, called with the ledger after what was asked before; what it returns.
+
+        For what is neither a task nor its ending: an output type, a `meta` value.
+
+        Raises:
+            LedgerError: at once after `close`; when awaited, also for what else `change` raises.
+        """
+        self._ensure_open()
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Change(change, done))
+        self._wake_writer()
+        return done
 
     async def read(self, question: Callable[[Ledger], T]) -> T:
         """What `question` finds in the ledger, on a thread of its own; it must only read.
@@ -66,43 +84,45 @@ class GroupCommit:
             self._closing = asyncio.create_task(self._close())
         await asyncio.shield(self._closing)
 
-    def _queue(
-        self, tasks: Sequence[AcceptedTask] | None, endings: Sequence[Ending]
+    def _join_group(
+        self,
+        tasks: Sequence[AcceptedTask] | None,
+        endings: Sequence[Ending],
+        snapshots: Mapping[str, str],
     ) -> asyncio.Future[Any]:
         self._ensure_open()
-        loop = asyncio.get_running_loop()
-        write = _Write(tasks, endings, loop.create_future())
-        self._waiting.append(write)
-        if self._idle.is_set():
-            self._idle.clear()
-            loop.call_soon(self._start_group)
-        return write.done
+        last = self._waiting[-1] if self._waiting else None
+        if not isinstance(last, _Group):
+            last = _Group([])
+            self._waiting.append(last)
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        last.writes.append(_Write(tasks, endings, snapshots, done))
+        self._wake_writer()
+        return done
 
     def _ensure_open(self) -> None:
         if self._closing is not None:
             raise LedgerError("the ledger is closed: its pool has stopped")
 
-    def _start_group(self) -> None:
-        group, self._waiting = self._waiting, []
-        written = asyncio.get_running_loop().run_in_executor(self._writer, self._write, group)
-        written.add_done_callback(partial(self._finish_group, group))
+    def _wake_writer(self) -> None:
+        if self._idle.is_set():
+            self._idle.clear()
+            asyncio.get_running_loop().call_soon(self._start_next)
 
-    def _write(self, group: Sequence[_Write]) -> dict[int, KnownTask]:
-        tasks = list(chain.from_iterable(write.tasks or () for write in group))
-        endings = list(chain.from_iterable(write.endings for write in group))
-        return self._ledger.write(tasks, endings)
+    def _start_next(self) -> None:
+        first = self._waiting.popleft()
+        loop = asyncio.get_running_loop()
+        written = loop.run_in_executor(self._writer, first.write, self._ledger)
+        written.add_done_callback(partial(self._finish, first))
 
-    def _finish_group(
-        self, group: Sequence[_Write], written: asyncio.Future[dict[int, KnownTask]]
-    ) -> None:
+    def _finish(self, first: _Group | _Change, written: asyncio.Future[Any]) -> None:
         error = written.exception()
-        for write in group:
-            if error is None:
-                write.succeed(written.result())
-            else:
-                write.fail(error)
+        if error is None:
+            first.succeed(written.result())
+        else:
+            first.fail(error)
         if self._waiting:
-            self._start_group()
+            self._start_next()
         else:
             self._idle.set()
 
@@ -121,22 +141,61 @@ class _Write(NamedTuple):
 
     tasks: Sequence[AcceptedTask] | None
     endings: Sequence[Ending]
+    snapshots: Mapping[str, str]
     done: asyncio.Future[Any]
 
-    def succeed(self, known: dict[int, KnownTask]) -> None:
-        """Resume the caller with what the ledger knew of its tasks."""
-        if not self.done.done():
-            self.done.set_result(self._own(known))
-
-    def fail(self, error: BaseException) -> None:
-        """Resume the caller with an error of its own, since each adds its traceback."""
-        if not self.done.done():
-            failure = LedgerError(str(error) if isinstance(error, LedgerError) else repr(error))
-            failure.__cause__ = error
-            self.done.set_exception(failure)
-
-    def _own(self, known: dict[int, KnownTask]) -> dict[int, KnownTask] | None:
+    def own(self, known: dict[int, KnownTask]) -> dict[int, KnownTask] | None:
+        """What the ledger knew of this caller's tasks."""
         if self.tasks is None:
             return None
         numbers = (task.number for task in self.tasks)
         return {number: known[number] for number in numbers if number in known}
+
+
+class _Group(NamedTuple):
+    """The writes that share a transaction."""
+
+    writes: list[_Write]
+
+    def write(self, ledger: Ledger) -> dict[int, KnownTask]:
+        """Write it all; of a worker's snapshots the last."""
+        tasks = list(chain.from_iterable(write.tasks or () for write in self.writes))
+        endings = list(chain.from_iterable(write.endings for write in self.writes))
+        snapshots: dict[str, str] = {}
+        for write in self.writes:
+            snapshots.update(write.snapshots)
+        return ledger.write(tasks, endings, snapshots)
+
+    def succeed(self, known: dict[int, KnownTask]) -> None:
+        """Resume each caller with what the ledger knew of its tasks."""
+        for write in self.writes:
+            if not write.done.done():
+                write.done.set_result(write.own(known))
+
+    def fail(self, error: BaseException) -> None:
+        """Resume each caller with an error of its own, since each adds its traceback."""
+        for write in self.writes:
+            _fail(write.done, error)
+
+
+class _Change(NamedTuple):
+    """A change of another kind, and where its caller waits."""
+
+    write: Callable[[Ledger], Any]
+    done: asyncio.Future[Any]
+
+    def succeed(self, result: Any) -> None:
+        """Resume the caller with what the change returned."""
+        if not self.done.done():
+            self.done.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Resume the caller with the error."""
+        _fail(self.done, error)
+
+
+def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
+    if not done.done():
+        failure = LedgerError(str(error) if isinstance(error, LedgerError) else repr(error))
+        failure.__cause__ = error
+        done.set_exception(failure)

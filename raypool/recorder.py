@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
+
+import msgspec
 
 from raypool.backlog import TaskRecord
 from raypool.desk import Desks
@@ -22,6 +25,14 @@ class Ended(NamedTuple):
     ending: Ending
     events: list[Event] | None = None
     exception: bytes | None = None
+    parsed: bytes | None = None
+
+    def delivery(self, ticket: int) -> Delivery:
+        """What the client with that ticket gets; the conversation stays in the ledger."""
+        ending = self.ending
+        if ending.conversation is not None:
+            ending = msgspec.structs.replace(ending, conversation=None)
+        return Delivery(ticket, ending, self.events, self.exception, parsed=self.parsed)
 
 
 class Recorder:
@@ -35,10 +46,13 @@ class Recorder:
         self._desks = desks
         self._tally = tally
 
-    async def record(self, ended: list[Ended]) -> None:
-        """Commit and deliver; what cannot be committed stays unfinished in the ledger."""
+    async def record(self, ended: list[Ended], snapshots: Mapping[str, str] = {}) -> None:
+        """Commit, with the `snapshots` of the workers, and deliver.
+
+        What cannot be committed stays unfinished in the ledger.
+        """
         try:
-            await self._ledger.record([one.ending for one in ended])
+            await self._ledger.record([one.ending for one in ended], snapshots)
         except LedgerError as error:
             for one in ended:
                 self._scheduler.forget(one.record)
@@ -49,5 +63,4 @@ class Recorder:
             self._scheduler.forget(one.record)
             self._tally.add(one.ending)
             for client, ticket in one.record.watchers:
-                delivery = Delivery(ticket, one.ending, one.events, one.exception)
-                self._desks.put(client, delivery)
+                self._desks.put(client, one.delivery(ticket))

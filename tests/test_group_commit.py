@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from raypool.errors import LedgerError
 from raypool.group_commit import GroupCommit
-from raypool.ledger import KnownTask
+from raypool.ledger import KnownTask, Ledger
 from raypool.records import AcceptedTask, Ending
 from raypool.sqlite_ledger import SqliteLedger
 
@@ -43,7 +43,10 @@ class SlowLedger(SqliteLedger):
         self.threads: set[int] = set()
 
     def write(
-        self, tasks: Sequence[AcceptedTask], endings: Sequence[Ending]
+        self,
+        tasks: Sequence[AcceptedTask],
+        endings: Sequence[Ending],
+        snapshots: Mapping[str, str] = {},
     ) -> dict[int, KnownTask]:
         self.entered.set()
         self.gate.wait()
@@ -51,7 +54,7 @@ class SlowLedger(SqliteLedger):
         self.groups.append(([one.number for one in tasks], [one.number for one in endings]))
         if self.failures and (failure := self.failures.pop(0)):
             raise failure
-        return super().write(tasks, endings)
+        return super().write(tasks, endings, snapshots)
 
 
 @asynccontextmanager
@@ -260,11 +263,106 @@ async def test_read_raises_what_the_question_raises() -> None:
             await group.read(lambda _: 1 // 0)
 
 
+async def test_last_snapshot_of_a_worker_in_a_group_is_kept() -> None:
+    async with group_commit() as (group, ledger):
+        await group.accept([task(1), task(2)])
+        first = await shut_gate(group, ledger)
+        rest = [
+            group.record([ending(1)], {"pool-1": "1", "pool-2": "2"}),
+            group.record([ending(2)], {"pool-1": "3"}),
+            group.record([]),
+        ]
+        ledger.gate.set()
+
+        await asyncio.gather(first, *rest)
+
+        assert ledger.groups[-1] == ([], [1, 2])
+        assert (ledger.snapshot("pool-1"), ledger.snapshot("pool-2")) == ("3", "2")
+
+
+async def test_snapshot_of_a_failed_group_is_not_kept() -> None:
+    async with group_commit() as (group, ledger):
+        ledger.failures = [LedgerError("the disk is full")]
+
+        with pytest.raises(LedgerError):
+            await group.record([], {"pool-1": "1"})
+
+        assert ledger.snapshot("pool-1") is None
+
+
+async def test_change_is_written_between_what_was_asked_before_and_after_it() -> None:
+    async with group_commit() as (group, ledger):
+        first = await shut_gate(group, ledger)
+        seen: list[int] = []
+
+        def look(ledger: Ledger) -> None:
+            seen.append(ledger.totals().unfinished)
+
+        rest = [
+            group.accept([task(1)]),
+            group.accept([task(2)]),
+            group.write(look),
+            group.write(look),
+            group.accept([task(3)]),
+        ]
+        ledger.gate.set()
+
+        await asyncio.gather(first, *rest)
+
+        assert seen == [3, 3]
+        assert ledger.groups == [([1000], []), ([1, 2], []), ([3], [])]
+
+
+async def test_change_gives_its_caller_what_it_returns_and_runs_on_the_writers_thread() -> None:
+    async with group_commit() as (group, ledger):
+        await group.accept([task(1)])
+
+        def keep(ledger: Ledger) -> int:
+            ledger.keep_output_type("digest", "{}")
+            return threading.get_ident()
+
+        assert {await group.write(keep)} == ledger.threads
+        assert await group.read(lambda ledger: ledger.output_type("digest")) == "{}"
+
+
+async def test_change_that_fails_fails_its_caller_alone() -> None:
+    async with group_commit() as (group, ledger):
+        first = await shut_gate(group, ledger)
+        refused = group.write(lambda ledger: ledger.record([ending(7)]))
+        broken = group.write(lambda _: 1 // 0)
+        after = group.accept([task(1)])
+        ledger.gate.set()
+
+        with pytest.raises(LedgerError, match="never accepted"):
+            await refused
+        with pytest.raises(LedgerError, match="ZeroDivisionError") as error:
+            await broken
+
+        assert isinstance(error.value.__cause__, ZeroDivisionError)
+        assert (await first, await after) == ({}, {})
+
+
+async def test_caller_that_gives_up_on_a_change_disturbs_nobody() -> None:
+    async with group_commit() as (group, ledger):
+        first = await shut_gate(group, ledger)
+        given_up = group.write(lambda ledger: ledger.set_meta("name", "crew"))
+        failing = group.write(lambda _: 1 // 0)
+        kept = group.accept([task(1)])
+        given_up.cancel()
+        failing.cancel()
+        ledger.gate.set()
+
+        await asyncio.gather(first, kept)
+
+        assert ledger.meta("name") == "crew"
+
+
 async def test_close_writes_what_waits_and_closes(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     async with group_commit(SlowLedger(path)) as (group, ledger):
         first = await shut_gate(group, ledger)
         second = group.accept([task(1)])
+        change = group.write(lambda ledger: ledger.set_meta("name", "crew"))
         closing = asyncio.ensure_future(group.close())
         ledger.gate.set()
 
@@ -272,8 +370,10 @@ async def test_close_writes_what_waits_and_closes(tmp_path: Path) -> None:
 
         assert first.done()
         assert second.done()
+        assert change.done()
         reopened = SqliteLedger(path)
         assert reopened.unfinished(0, 10) == [task(1), task(1000)]
+        assert reopened.meta("name") == "crew"
         reopened.close()
 
 
@@ -314,6 +414,8 @@ async def test_closed_ledger_refuses_every_use() -> None:
             group.accept([task(1)])
         with pytest.raises(LedgerError, match="closed"):
             group.record([ending(1)])
+        with pytest.raises(LedgerError, match="closed"):
+            group.write(lambda ledger: ledger.set_meta("name", "crew"))
         with pytest.raises(LedgerError, match="closed"):
             await group.read(lambda ledger: ledger.totals())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -45,14 +45,17 @@ class FailingLedger(SqliteLedger):
         self.gate.set()
 
     def write(
-        self, tasks: Sequence[AcceptedTask], endings: Sequence[Ending]
+        self,
+        tasks: Sequence[AcceptedTask],
+        endings: Sequence[Ending],
+        snapshots: Mapping[str, str] = {},
     ) -> dict[int, KnownTask]:
         failure = self.failure
         self.entered.set()
         self.gate.wait()
         if failure is not None:
             raise failure
-        return super().write(tasks, endings)
+        return super().write(tasks, endings, snapshots)
 
 
 class Office:
