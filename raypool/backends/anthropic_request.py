@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from raypool.agent import SessionOptions
+from raypool.backends.anthropic_schema import enforceable
 from raypool.backends.dialogue import Message
 from raypool.backends.session_schemas import answer_schema, tool_schemas
 
@@ -17,6 +19,8 @@ class RequestFields:
 
     With `cache_prompts`, the server is asked to keep what comes again: tools and system
     prompt, with which all tasks of a pool begin, and the conversation once it goes on.
+
+    The API enforces the schema of an answer; one that it cannot, the system prompt asks for.
 
     Args:
         model: the model's name.
@@ -38,10 +42,15 @@ class RequestFields:
             "model": model,
             "max_tokens": options.max_tokens,
             "stream": True,
-            **_prefix(options, cache_prompts=cache_prompts),
         }
+        system = options.system
         if (schema := answer_schema(options)) is not None:
-            self._fixed["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+            if (format_schema := enforceable(schema)) is not None:
+                output_format = {"type": "json_schema", "schema": format_schema}
+                self._fixed["output_config"] = {"format": output_format}
+            else:
+                system = _asking_for(schema, system)
+        self._fixed |= _prefix(tool_schemas(options), system, cache_prompts=cache_prompts)
         if extra_body:
             self._fixed["extra_body"] = dict(extra_body)
 
@@ -51,15 +60,19 @@ class RequestFields:
         return {**self._fixed, **mark, "messages": messages}
 
 
-def _prefix(options: SessionOptions, *, cache_prompts: bool) -> dict[str, Any]:
+def _asking_for(schema: dict[str, Any], system: str | None) -> str:
+    wanted = "Answer with nothing but JSON that fits this JSON schema:\n" + json.dumps(schema)
+    return f"{system}\n\n{wanted}" if system else wanted
+
+
+def _prefix(
+    tools: list[dict[str, Any]], system: str | None, *, cache_prompts: bool
+) -> dict[str, Any]:
     """Tools and system prompt, the last of which is marked: the mark holds for all before it."""
-    prefix: dict[str, Any] = {}
-    if tools := tool_schemas(options):
-        prefix["tools"] = tools
-    if options.system:
-        prefix["system"] = options.system
-    if cache_prompts and options.system:
-        prefix["system"] = [{"type": "text", "text": options.system, **CACHED}]
-    elif cache_prompts and tools:
+    if cache_prompts and tools and not system:
         tools[-1] |= CACHED
+    prefix: dict[str, Any] = {"tools": tools} if tools else {}
+    if system:
+        marked = [{"type": "text", "text": system, **CACHED}]
+        prefix["system"] = marked if cache_prompts else system
     return prefix

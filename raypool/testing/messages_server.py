@@ -13,7 +13,9 @@ from typing import Any, TypeAlias
 
 from aiohttp import web
 
+from raypool.testing.messages_cache import PromptCache
 from raypool.testing.messages_faults import KINDS, Exchange, Fault
+from raypool.testing.messages_rules import objection
 from raypool.testing.messages_wire import Answer, Call, count_words, error_body
 
 Reply: TypeAlias = str | Answer | Callable[[Call], str | Answer] | None
@@ -24,6 +26,7 @@ BACKLOG = 4096
 START_TIMEOUT_SECONDS = 10.0
 SHUTDOWN_SECONDS = 0.05
 LIMITS_PER_MINUTE = {"requests": 4_000, "input-tokens": 2_000_000, "output-tokens": 400_000}
+LEAST_CACHED_WORDS = 1024
 REQUIRED = ("model", "max_tokens", "messages")
 
 
@@ -31,7 +34,8 @@ class MessagesServer:
     """Speaks the Messages API on a free port of 127.0.0.1, in a thread of its own.
 
     `with MessagesServer(reply="Paris") as server:` serves at `server.url` until
-    the block ends; requests that still hang then are dropped.
+    the block ends; requests that still hang then are dropped. What the API would refuse in a
+    request is refused with a 400 that says why.
 
     Args:
         reply: the answer to every request, or a function of the `Call` that
@@ -41,6 +45,9 @@ class MessagesServer:
             (`None` answers well, as do requests after the last item), or a function of the `Call`.
         api_key: requests without this key get a 401; `None` takes any.
         models: requests for another model get a 404; `None` takes any.
+        context_words: a request with more words is too long for the model; `None` takes any.
+        least_cached_words: what requests mark with `cache_control` is kept, and counted as read
+            from the cache when it comes again, if it has so many words.
     """
 
     def __init__(
@@ -51,12 +58,16 @@ class MessagesServer:
         faults: Faults = (),
         api_key: str | None = None,
         models: Sequence[str] | None = None,
+        context_words: int | None = None,
+        least_cached_words: int = LEAST_CACHED_WORDS,
     ) -> None:
         self._reply = reply
         self._latency = latency
         self._faults = faults
         self._api_key = api_key
         self._models = models
+        self._context_words = context_words
+        self._cache = PromptCache(least_cached_words)
         self._calls: list[Call] = []
         self._peers: set[tuple[str, int]] = set()
         self._in_flight = 0
@@ -190,6 +201,11 @@ class MessagesServer:
                 return _error(400, f"{name}: Field required")
         if self._models is not None and "model" in required and body["model"] not in self._models:
             return _error(404, f"model: {body['model']}")
+        if (problem := objection(body)) is not None:
+            return _error(400, problem)
+        words, most = count_words(body), self._context_words
+        if most is not None and words > most:
+            return _error(400, f"prompt is too long: {words} tokens > {most} maximum")
         return None
 
     @contextmanager
@@ -215,9 +231,9 @@ class MessagesServer:
 
     def _answer_to(self, call: Call) -> Answer:
         reply = self._reply(call) if callable(self._reply) else self._reply
-        if isinstance(reply, Answer):
-            return reply
-        return Answer(call.prompt if reply is None else reply)
+        if not isinstance(reply, Answer):
+            reply = Answer(call.prompt if reply is None else reply)
+        return reply.counted(call, self._cache.usage(call.body))
 
     def _fault_for(self, call: Call) -> Fault | None:
         if callable(self._faults):

@@ -13,7 +13,6 @@ from raypool.usage import Usage
 
 Block: TypeAlias = Mapping[str, Any]
 
-_WITH_TEXT = ("text", "tool_result")
 _WORDS = re.compile(r"\s*\S+|\s+")
 
 
@@ -68,38 +67,46 @@ class Answer(msgspec.Struct, frozen=True):
 
     def blocks(self, call: Call) -> list[Block]:
         """The content as blocks, in the answer to `call`."""
-        if isinstance(self.content, str):
-            has_text = self.content or not self.tool_use
-            blocks: list[Block] = [{"type": "text", "text": self.content}] if has_text else []
-        else:
-            blocks = list(self.content)
+        blocks = blocks_of(self.content) if self.content or not self.tool_use else []
         for place, (name, arguments) in enumerate(self.tool_use, start=1):
             call_id = f"toolu_{call.number}_{place}"
             blocks.append({"type": "tool_use", "id": call_id, "name": name, "input": arguments})
         return blocks
 
+    def counted(self, call: Call, asked: Usage) -> Answer:
+        """This answer with its usage, where the request is `asked`."""
+        if self.usage is not None:
+            return self
+        words = sum(words_in(block) for block in self.blocks(call))
+        return msgspec.structs.replace(self, usage=asked + Usage(output_tokens=words))
+
+
+def blocks_of(content: str | Sequence[Block]) -> list[Block]:
+    """A message's content as blocks."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
 
 def text_of(content: str | Sequence[Block]) -> str:
     """The text in a message's content, that of tool results included."""
-    if isinstance(content, str):
-        return content
-    return "\n".join(_text_of_block(block) for block in content if block["type"] in _WITH_TEXT)
+    texts = [_text_of_block(block) for block in blocks_of(content)]
+    return "\n".join(text for text in texts if text is not None)
 
 
-def _text_of_block(block: Block) -> str:
-    if block["type"] == "tool_result":
+def _text_of_block(block: Block) -> str | None:
+    if block.get("type") == "tool_result":
         return text_of(block.get("content", ""))
-    return str(block["text"])
+    return block.get("text")
+
+
+def words_in(block: Block) -> int:
+    """The tokens of a block, where a word is a token; pictures, calls and tools have none."""
+    return len((_text_of_block(block) or "").split())
 
 
 def count_words(body: Mapping[str, Any]) -> int:
     """The tokens of a request, where a word is a token."""
-    messages = body.get("messages", [])
-    texts = [
-        text_of(body.get("system") or ""),
-        *(text_of(message["content"]) for message in messages),
-    ]
-    return sum(len(text.split()) for text in texts)
+    contents = [body.get("system") or "", *(one["content"] for one in body.get("messages", []))]
+    return sum(words_in(block) for content in contents for block in blocks_of(content))
 
 
 def json_answer(call: Call, answer: Answer) -> list[bytes]:
@@ -107,7 +114,7 @@ def json_answer(call: Call, answer: Answer) -> list[bytes]:
     message = _message(call, answer) | {
         "content": answer.blocks(call),
         "stop_reason": answer.reason,
-        "usage": _usage(_spent(call, answer)),
+        "usage": _usage(answer.usage or Usage()),
     }
     body = json.dumps(message).encode()
     return [body[: len(body) // 2], body[len(body) // 2 :]]
@@ -146,7 +153,7 @@ def _message(call: Call, answer: Answer) -> dict[str, Any]:
 
 
 def _events(call: Call, answer: Answer) -> Iterator[dict[str, Any]]:
-    spent = _spent(call, answer)
+    spent = answer.usage or Usage()
     begun = msgspec.structs.replace(spent, output_tokens=1)
     yield {"type": "message_start", "message": _message(call, answer) | {"usage": _usage(begun)}}
     for index, block in enumerate(answer.blocks(call)):
@@ -182,12 +189,6 @@ def _opened(block: Block) -> tuple[Block, list[dict[str, Any]]]:
         ]
         return {"type": kind, "thinking": "", "signature": ""}, deltas
     return block, []
-
-
-def _spent(call: Call, answer: Answer) -> Usage:
-    if answer.usage is not None:
-        return answer.usage
-    return Usage(count_words(call.body), len(text_of(answer.blocks(call)).split()))
 
 
 def _usage(usage: Usage) -> dict[str, int]:

@@ -23,6 +23,23 @@ BODY: dict[str, Any] = {
     "max_tokens": 10,
     "messages": [{"role": "user", "content": "one two three"}],
 }
+CACHED = {"type": "ephemeral"}
+TEXT = {"type": "text", "text": "Yes."}
+EMPTY = {"type": "text", "text": ""}
+THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+CALL = {"type": "tool_use", "id": "t1", "name": "now", "input": {}}
+RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "noon"}
+TOOL = {"name": "now", "input_schema": {"type": "object"}}
+CLOSED = {"type": "object", "properties": {}, "additionalProperties": False}
+OPEN = {"type": "object", "additionalProperties": {"type": "integer"}}
+BOUND = {**CLOSED, "properties": {"n": {"type": "integer", "minimum": 0}}}
+
+
+def said(role: str, *blocks: dict[str, Any]) -> dict[str, Any]:
+    return {"role": role, "content": list(blocks)}
+
+
+ASKED = said("user", {"type": "text", "text": "What time is it?"})
 
 
 def client(server: MessagesServer) -> anthropic.Anthropic:
@@ -98,6 +115,26 @@ class TestAnswers:
         assert streamed.stop_reason == whole.stop_reason == "tool_use"
         assert streamed.usage == whole.usage
 
+    def test_tools_can_be_asked_for_by_name_and_input(self) -> None:
+        answer = Answer("Wait.", tool_use=[("now", {}), ("look_up", {"city": "Paris"})])
+        with MessagesServer(answer) as server:
+            message = ask(server)
+
+        assert [block.to_dict() for block in message.content] == [
+            {"type": "text", "text": "Wait."},
+            {"type": "tool_use", "id": "toolu_1_1", "name": "now", "input": {}},
+            {"type": "tool_use", "id": "toolu_1_2", "name": "look_up", "input": {"city": "Paris"}},
+        ]
+        assert message.stop_reason == "tool_use"
+
+    @pytest.mark.parametrize(
+        "reason",
+        ["max_tokens", "stop_sequence", "pause_turn", "refusal", "model_context_window_exceeded"],
+    )
+    def test_it_can_stop_for_any_reason(self, reason: str) -> None:
+        with MessagesServer(Answer("So far", stop_reason=reason)) as server:
+            assert ask(server).stop_reason == reason
+
     def test_it_counts_tokens(self) -> None:
         with MessagesServer() as server, client(server) as sdk:
             count = sdk.messages.count_tokens(
@@ -163,6 +200,102 @@ class TestRefusals:
             post(server)
 
             assert server.calls == []
+
+
+class TestRules:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"system": "Be brief."},
+            {"system": [{"type": "text", "text": "Be brief.", "cache_control": CACHED}]},
+            {"cache_control": CACHED},
+            {"tools": [{"name": "now", "input_schema": {"type": "object"}}]},
+            {"output_config": {"format": {"type": "json_schema", "schema": CLOSED}}},
+            {"messages": [ASKED, said("assistant", CALL), said("user", RESULT)]},
+            {"messages": [ASKED, ASKED]},
+        ],
+        ids=lambda body: next(iter(body)),
+    )
+    def test_what_the_api_takes_is_taken(self, body: dict[str, Any]) -> None:
+        with MessagesServer("Yes.") as server:
+            assert post(server, body).status_code == 200
+
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            ({"response_format": {}}, "response_format: Extra inputs are not permitted"),
+            ({"system": [{"type": "text", "text": ""}]}, "system: text content blocks must be"),
+            ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role: Input should be"),
+            ({"messages": [said("user")]}, "messages.0: all messages must have non-empty content"),
+            ({"messages": [ASKED, said("assistant", EMPTY), ASKED]}, "messages.1: text content"),
+            ({"messages": [ASKED, said("assistant", THOUGHT), ASKED]}, "cannot be `thinking`"),
+            ({"messages": [said("assistant", CALL)]}, 'must use the "user" role'),
+            ({"messages": [ASKED, said("assistant", CALL), ASKED]}, "without `tool_result` blocks"),
+            ({"messages": [ASKED, said("assistant", CALL)]}, "without `tool_result` blocks"),
+            ({"messages": [ASKED, said("user", RESULT)]}, "unexpected `tool_use_id`"),
+            (
+                {"messages": [ASKED, said("assistant", CALL, CALL), said("user", RESULT)]},
+                "ids must be unique",
+            ),
+            ({"tools": [{"name": "now"}]}, "tools.0.custom.input_schema.type: Field required"),
+            ({"tools": [TOOL, TOOL]}, "Tool names must be unique"),
+            ({"system": [{**TEXT, "cache_control": CACHED}] * 5}, "A maximum of 4 blocks"),
+            ({"output_config": {"format": {"type": "json_schema"}}}, "format.schema: Field"),
+            (
+                {"output_config": {"format": {"type": "json_schema", "schema": OPEN}}},
+                "'additionalProperties' must be explicitly set to false",
+            ),
+            (
+                {"output_config": {"format": {"type": "json_schema", "schema": BOUND}}},
+                "For 'integer' type, property 'minimum' is not supported",
+            ),
+        ],
+        ids=lambda value: value[:24] if isinstance(value, str) else "",
+    )
+    def test_what_the_api_refuses_gets_400(self, body: dict[str, Any], words: str) -> None:
+        with MessagesServer() as server:
+            answer = post(server, body)
+
+            assert server.calls == []
+        assert answer.status_code == 400
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+        assert words in answer.json()["error"]["message"]
+
+    def test_a_request_beyond_the_context_is_too_long(self) -> None:
+        with MessagesServer(context_words=3) as server:
+            taken, refused = post(server), post(server, {"system": "Be brief."})
+
+        assert taken.status_code == 200
+        assert refused.status_code == 400
+        assert refused.json()["error"]["message"] == "prompt is too long: 5 tokens > 3 maximum"
+
+
+class TestCache:
+    def test_what_is_marked_is_written_once_and_read_when_it_comes_again(self) -> None:
+        system = [{"type": "text", "text": "word " * 9, "cache_control": CACHED}]
+        with MessagesServer("Yes.", least_cached_words=9) as server:
+            usages = [post(server, {"system": system}).json()["usage"] for _ in range(2)]
+
+        counts = [list(usage.values()) for usage in usages]
+        assert counts == [[3, 1, 0, 9], [3, 1, 9, 0]]
+
+    def test_a_conversation_is_found_again_up_to_what_is_new(self) -> None:
+        first = said("user", {"type": "text", "text": "one two three"})
+        longer = [first, said("assistant", TEXT), said("user", TEXT)]
+        with MessagesServer("Yes.", least_cached_words=1) as server:
+            bodies = [{"messages": [first]}, {"messages": longer}]
+            usages = [
+                post(server, {**body, "cache_control": CACHED}).json()["usage"] for body in bodies
+            ]
+
+        assert list(usages[1].values()) == [0, 1, 3, 2]
+
+    def test_a_short_beginning_and_one_without_a_mark_are_not_kept(self) -> None:
+        with MessagesServer("Yes.", least_cached_words=4) as server:
+            bodies: list[dict[str, Any]] = [{"cache_control": CACHED}, {"system": "word " * 9}]
+            usages = [post(server, body).json()["usage"] for body in bodies * 2]
+
+        assert [list(usage.values())[2:] for usage in usages] == [[0, 0]] * 4
 
 
 class TestFaults:
