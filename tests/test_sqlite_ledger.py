@@ -8,14 +8,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from raypool import sqlite_file
+from raypool import sqlite_file, sqlite_sessions
 from raypool.errors import LedgerError
 from raypool.records import AcceptedTask, Ending
 from raypool.sqlite_ledger import SqliteLedger
+from raypool.sqlite_rows import KEEP_SNAPSHOTS
+from raypool.sqlite_statements import insert
 
 PAGE_BYTES = 4096
 
@@ -172,6 +174,42 @@ class TestFaults:
             ledger.record([ending(1)])
 
         assert str(ledger.path) in str(error.value)
+
+
+class TestQueries:
+    @pytest.mark.parametrize(
+        ("query", "parameters"),
+        [
+            (sqlite_sessions.LAST_PLACES.format(rows="(?), (?)"), ["a", "b"]),
+            (sqlite_sessions.LOAD_CONVERSATION, {"session": "a"}),
+        ],
+        ids=["session turns", "conversation"],
+    )
+    def test_sessions_are_found_without_reading_the_others(
+        self, ledger: SqliteLedger, query: str, parameters: Any
+    ) -> None:
+        plan = ledger._file.reader.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
+
+        reads = [step for *_, step in plan if "session_turns" in step]
+        assert reads
+        assert all(step.startswith("SEARCH") and "(session=?" in step for step in reads)
+
+    def test_few_statements_write_any_number_of_rows(self, ledger: SqliteLedger) -> None:
+        written: set[str] = set()
+        ledger._file.writer.set_trace_callback(written.add)
+
+        for number in range(1, 200):
+            insert(ledger._file.writer, KEEP_SNAPSHOTS, [("pool-1", "{}")] * number)
+
+        assert len(written) <= 10
+
+    def test_rows_with_and_without_a_value_are_written_together(self, ledger: SqliteLedger) -> None:
+        timeouts = [None, 1.5, None, *[2.5] * 600]
+        tasks = [AcceptedTask(n, str(n), "why?", timeout=t) for n, t in enumerate(timeouts, 1)]
+
+        ledger.accept(tasks)
+
+        assert ledger.unfinished(0, 1000) == tasks
 
 
 class TestDurability:

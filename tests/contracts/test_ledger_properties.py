@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import msgspec
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from raypool.ledger import KnownTask, Ledger
-from raypool.records import AcceptedTask, Ending, EndState, StoredCause
+from raypool.records import AcceptedTask, Conversation, Ending, EndState, StoredCause
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.usage import Usage
 
@@ -29,6 +29,9 @@ def task(number: int, task_id: str) -> AcceptedTask:
 def ending(number: int, state: EndState, text: str) -> Ending:
     return Ending(number, state, "pool-1", 1, 1_700_000_000_000, text=text)
 
+
+SESSIONS = ["x", "y", "z"]
+WORKERS = ["pool-1", "pool-2"]
 
 texts = st.text(max_size=40)
 names = st.none() | texts
@@ -52,6 +55,9 @@ tasks = st.builds(
     role=names,
     metadata=json_values,
     timeout=amounts,
+    session=names,
+    worker=names,
+    output_type=names,
 )
 endings = st.builds(
     Ending,
@@ -68,7 +74,10 @@ endings = st.builds(
     session_id=names,
     cost_usd=amounts,
     cause=st.none() | st.builds(StoredCause, texts, texts, texts, texts),
+    turns=counts,
+    answers=st.none() | st.lists(texts, max_size=3),
 )
+conversations = st.builds(Conversation, texts, messages, st.booleans())
 
 
 @pytest.mark.parametrize("new_ledger", NEW_LEDGERS)
@@ -84,22 +93,60 @@ def test_any_task_and_ending_come_back_as_they_were(
         assert ledger.find(task.id) == KnownTask(task, ending)
 
 
+@pytest.mark.parametrize("new_ledger", NEW_LEDGERS)
+@settings(deadline=None, max_examples=100)
+@given(conversation=conversations, snapshot=texts, schema=texts)
+def test_any_payload_comes_back_as_it_was(
+    new_ledger: NewLedger, conversation: Conversation, snapshot: str, schema: str
+) -> None:
+    told = msgspec.structs.replace(ending(1, "completed", ""), conversation=conversation)
+    with closing(new_ledger()) as ledger:
+        ledger.write([task(1, "a")], [told], {"pool-1": snapshot})
+        ledger.keep_output_type("digest", schema)
+
+        assert ledger.conversation(conversation.session) == conversation.messages
+        assert ledger.session_turns([conversation.session]) == {conversation.session: 1}
+        assert ledger.snapshot("pool-1") == snapshot
+        assert ledger.output_type("digest") == schema
+
+
 class Model:
     """A ledger in three lines a method."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, AcceptedTask] = {}
         self.endings: dict[int, Ending] = {}
+        self.said: list[Conversation] = []
+        self.snapshots: dict[str, str] = {}
 
-    def write(self, tasks: list[AcceptedTask], endings: list[Ending]) -> dict[int, KnownTask]:
+    def write(
+        self, tasks: list[AcceptedTask], endings: list[Ending], snapshots: dict[str, str]
+    ) -> dict[int, KnownTask]:
         stored = {one.number: self.tasks.setdefault(one.id, one) for one in tasks}
         for one in endings:
-            self.endings.setdefault(one.number, one)
+            self.record(one)
+        self.snapshots |= snapshots
         return {
             number: KnownTask(one, self.endings.get(one.number))
             for number, one in stored.items()
             if one.number != number
         }
+
+    def record(self, told: Ending) -> None:
+        if told.number not in self.endings:
+            self.endings[told.number] = msgspec.structs.replace(told, conversation=None)
+            if told.conversation and told.state == "completed":
+                self.said.append(told.conversation)
+
+    def session_turns(self, session: str) -> int:
+        return sum(one.session == session for one in self.said)
+
+    def conversation(self, session: str) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = []
+        for one in self.said:
+            if one.session == session:
+                messages = one.messages if one.is_whole else messages + one.messages
+        return messages
 
     def requeue_failed(self) -> int:
         failed = [number for number, one in self.endings.items() if one.state == "failed"]
@@ -115,7 +162,16 @@ class Model:
 
 
 ids = st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f", "g", "h"]), max_size=6)
-ends = st.lists(st.tuples(st.integers(0, 100), st.sampled_from(get_args(EndState))), max_size=6)
+session_names = st.sampled_from(SESSIONS)
+ends = st.lists(
+    st.tuples(
+        st.integers(0, 100),
+        st.sampled_from(get_args(EndState)),
+        st.none() | st.builds(Conversation, session_names, messages, st.booleans()),
+    ),
+    max_size=6,
+)
+last_snapshots = st.dictionaries(st.sampled_from(WORKERS), texts)
 
 
 class LedgerHistory(RuleBasedStateMachine):
@@ -129,13 +185,20 @@ class LedgerHistory(RuleBasedStateMachine):
         self.model = Model()
         self.last_number = 0
 
-    @rule(ids=ids, ends=ends)
-    def write(self, ids: list[str], ends: list[tuple[int, EndState]]) -> None:
+    @rule(ids=ids, ends=ends, snapshots=last_snapshots)
+    def write(
+        self,
+        ids: list[str],
+        ends: list[tuple[int, EndState, Conversation | None]],
+        snapshots: dict[str, str],
+    ) -> None:
         tasks = [task(self.last_number + place, one) for place, one in enumerate(ids, 1)]
-        endings = [self.some_ending(choice, state) for choice, state in ends if self.model.tasks]
+        endings = [self.some_ending(*one) for one in ends if self.model.tasks]
         self.last_number += len(tasks)
 
-        assert self.ledger.write(tasks, endings) == self.model.write(tasks, endings)
+        known = self.ledger.write(tasks, endings, snapshots)
+
+        assert known == self.model.write(tasks, endings, snapshots)
 
     @rule()
     def requeue_failed(self) -> None:
@@ -157,9 +220,25 @@ class LedgerHistory(RuleBasedStateMachine):
         assert totals.failed == self.model.count("failed")
         assert totals.cancelled == self.model.count("cancelled")
 
-    def some_ending(self, choice: int, state: EndState) -> Ending:
+    @invariant()
+    def has_the_same_sessions(self) -> None:
+        turns = {session: self.model.session_turns(session) for session in SESSIONS}
+
+        assert self.ledger.session_turns(SESSIONS) == {k: n for k, n in turns.items() if n}
+        for session in SESSIONS:
+            assert self.ledger.conversation(session) == self.model.conversation(session)
+
+    @invariant()
+    def keeps_the_same_snapshots(self) -> None:
+        for worker in WORKERS:
+            assert self.ledger.snapshot(worker) == self.model.snapshots.get(worker)
+
+    def some_ending(
+        self, choice: int, state: EndState, conversation: Conversation | None
+    ) -> Ending:
         numbers = [one.number for one in self.model.tasks.values()]
-        return ending(numbers[choice % len(numbers)], state, f"{self.last_number} {choice}")
+        told = ending(numbers[choice % len(numbers)], state, f"{self.last_number} {choice}")
+        return msgspec.structs.replace(told, conversation=conversation)
 
     def teardown(self) -> None:
         self.ledger.close()

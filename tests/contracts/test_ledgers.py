@@ -10,7 +10,7 @@ import pytest
 
 from raypool.errors import LedgerError
 from raypool.ledger import EndedTask, KnownTask, Ledger, Totals
-from raypool.records import AcceptedTask, Ending, EndState, StoredCause
+from raypool.records import AcceptedTask, Conversation, Ending, EndState, StoredCause
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.usage import Usage
 
@@ -44,6 +44,14 @@ def task(number: int, task_id: str | None = None, prompt: Any = "why?") -> Accep
 
 def ending(number: int, state: EndState = "completed", **fields: Any) -> Ending:
     return Ending(number, state, "pool-1", 1, 1_700_000_000_000, **fields)
+
+
+def said(session: str, *texts: str, is_whole: bool = False) -> Conversation:
+    return Conversation(session, messages(*texts), is_whole)
+
+
+def messages(*texts: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": text} for text in texts]
 
 
 def test_accepted_tasks_are_unfinished_in_the_order_of_their_numbers(ledger: Ledger) -> None:
@@ -84,6 +92,27 @@ def test_prompt_comes_back_as_it_was(ledger: Ledger, prompt: Any) -> None:
     ledger.accept([task(1, prompt=prompt)])
 
     assert ledger.unfinished(0, 1) == [task(1, prompt=prompt)]
+
+
+def test_everything_asked_of_a_task_comes_back_wherever_it_is_read(ledger: Ledger) -> None:
+    full = AcceptedTask(
+        1, "a", "why?", "chemist", {"row": 1}, 5.5, "user-42", "pool-2", "sha256:abc"
+    )
+    plain = task(2)
+    ledger.accept([full, plain])
+
+    assert ledger.unfinished(0, 10) == [full, plain]
+    ledger.record([ending(1), ending(2)])
+    assert ledger.find("a") == KnownTask(full, ending(1))
+    assert [one.task for one in ledger.ended(0, 10)] == [full, plain]
+
+
+def test_ending_comes_back_with_its_turns_and_the_answers_that_did_not_fit(ledger: Ledger) -> None:
+    chained = ending(1, turns=3, answers=["{", "", "null\0"])
+    plain = ending(2)
+    ledger.write([task(1), task(2)], [chained, plain])
+
+    assert [one.ending for one in ledger.ended(0, 10)] == [chained, plain]
 
 
 def test_known_id_is_left_out_and_what_is_stored_comes_back(ledger: Ledger) -> None:
@@ -250,6 +279,155 @@ def test_position_is_never_used_again(ledger: Ledger) -> None:
     assert [one.ending for one in ledger.ended(failed.position, 10)] == [ending(1)]
 
 
+def test_conversation_is_what_its_tasks_said_in_the_order_of_their_endings(ledger: Ledger) -> None:
+    ledger.accept([task(number) for number in range(1, 6)])
+
+    ledger.record(
+        [
+            ending(3, conversation=said("a", "one", "two")),
+            ending(1, conversation=said("b", "else")),
+            ending(2, conversation=said("a", "three")),
+            ending(4),
+        ]
+    )
+    ledger.record([ending(5, conversation=said("a", "four"))])
+
+    assert ledger.conversation("a") == messages("one", "two", "three", "four")
+    assert ledger.conversation("b") == messages("else")
+    assert ledger.session_turns(["a", "b"]) == {"a": 3, "b": 1}
+
+
+def test_whole_conversation_replaces_what_was_said_before(ledger: Ledger) -> None:
+    ledger.accept([task(number) for number in range(1, 6)])
+    ledger.record(
+        [
+            ending(1, conversation=said("a", "one")),
+            ending(2, conversation=said("a", "two", is_whole=True)),
+            ending(3, conversation=said("a", "three")),
+        ]
+    )
+    before = ledger.conversation("a")
+    ledger.record([ending(4, conversation=said("a", "four", is_whole=True))])
+    ledger.record([ending(5, conversation=said("a", "five"))])
+
+    assert before == messages("two", "three")
+    assert ledger.conversation("a") == messages("four", "five")
+    assert ledger.session_turns(["a"]) == {"a": 5}
+
+
+def test_session_that_nobody_named_has_nothing_behind_it(ledger: Ledger) -> None:
+    ledger.write([task(1)], [ending(1, conversation=said("a", "one"))])
+
+    assert ledger.session_turns(["A", "", "a", "a"]) == {"a": 1}
+    assert ledger.session_turns([]) == {}
+    assert ledger.conversation("A") == []
+
+
+def test_task_that_said_nothing_is_behind_its_session_too(ledger: Ledger) -> None:
+    ledger.write([task(1)], [ending(1, conversation=said("a"))])
+
+    assert ledger.session_turns(["a"]) == {"a": 1}
+    assert ledger.conversation("a") == []
+
+
+@pytest.mark.parametrize("session", ["\0", "a\0b", "\N{SNOWMAN}", "%", "a b", '"'])
+def test_session_may_have_any_name(ledger: Ledger, session: str) -> None:
+    ledger.write([task(1)], [ending(1, conversation=said(session, "one"))])
+
+    assert ledger.session_turns(["a", session]) == {session: 1}
+    assert ledger.conversation(session) == messages("one")
+
+
+def test_any_number_of_sessions_is_counted_at_once(ledger: Ledger) -> None:
+    numbers = range(1, 5001)
+    endings = [ending(n, conversation=said(f"user-{n}", "one")) for n in numbers]
+    ledger.write([task(n) for n in numbers], endings)
+
+    counted = ledger.session_turns([f"user-{n}" for n in range(10_001)])
+
+    assert counted == {f"user-{n}": 1 for n in numbers}
+
+
+def test_only_the_first_ending_of_a_task_adds_to_its_session(ledger: Ledger) -> None:
+    ledger.accept([task(1), task(2)])
+
+    ledger.record(
+        [
+            ending(1, conversation=said("a", "first")),
+            ending(1, conversation=said("a", "second")),
+            ending(2),
+            ending(2, conversation=said("a", "later")),
+        ]
+    )
+    ledger.record([ending(1, conversation=said("a", "third", is_whole=True))])
+
+    assert ledger.conversation("a") == messages("first")
+    assert ledger.session_turns(["a"]) == {"a": 1}
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_task_that_did_not_complete_adds_nothing_to_its_session(
+    ledger: Ledger, state: EndState
+) -> None:
+    ledger.accept([task(1)])
+
+    ledger.record(
+        [
+            ending(1, state, conversation=said("a", "one", is_whole=True)),
+            ending(1, conversation=said("a", "two")),
+        ]
+    )
+
+    assert ledger.conversation("a") == []
+    assert ledger.session_turns(["a"]) == {}
+
+
+def test_requeued_task_adds_to_its_session_once_it_completes(ledger: Ledger) -> None:
+    ledger.write([task(1), task(2)], [ending(1, "failed", conversation=said("a", "lost"))])
+    ledger.record([ending(2, conversation=said("a", "one"))])
+
+    ledger.requeue_failed()
+    ledger.record([ending(1, conversation=said("a", "two"))])
+
+    assert ledger.conversation("a") == messages("one", "two")
+
+
+def test_conversation_does_not_come_back_with_its_ending(ledger: Ledger) -> None:
+    ledger.write([task(1)], [ending(1, conversation=said("a", "one"))])
+
+    assert ledger.find("task-1") == KnownTask(task(1), ending(1))
+    assert ledger.ended(0, 1)[0].ending.conversation is None
+
+
+def test_failed_write_leaves_neither_conversation_nor_snapshot(ledger: Ledger) -> None:
+    endings = [ending(1, conversation=said("a", "one")), ending(2)]
+
+    with pytest.raises(LedgerError, match="never accepted"):
+        ledger.write([task(1)], endings, {"pool-1": "1"})
+
+    assert ledger.session_turns(["a"]) == {}
+    assert ledger.snapshot("pool-1") is None
+
+
+def test_last_snapshot_of_each_worker_is_kept(ledger: Ledger) -> None:
+    ledger.accept([task(1)])
+
+    ledger.record([ending(1)], {"pool-1": "1", "pool-2": '{"seen": 2}'})
+    ledger.record([], {"pool-1": "null"})
+
+    assert ledger.snapshot("pool-1") == "null"
+    assert ledger.snapshot("pool-2") == '{"seen": 2}'
+    assert ledger.snapshot("pool-3") is None
+
+
+def test_output_type_is_kept_under_its_digest_and_stays(ledger: Ledger) -> None:
+    ledger.keep_output_type("sha256:abc", '{"type": "integer"}')
+    ledger.keep_output_type("sha256:abc", "{}")
+
+    assert ledger.output_type("sha256:abc") == '{"type": "integer"}'
+    assert ledger.output_type("sha256:abd") is None
+
+
 def test_meta_keeps_the_last_value_of_a_key(ledger: Ledger) -> None:
     ledger.set_meta("settings", "a")
     ledger.set_meta("settings", "b")
@@ -260,8 +438,10 @@ def test_meta_keeps_the_last_value_of_a_key(ledger: Ledger) -> None:
 
 def test_everything_is_there_after_reopening(open_ledger: Opener) -> None:
     ledger = open_ledger()
-    ledger.write([task(1), task(2)], [ending(1, cost_usd=0.5)])
+    told = ending(1, cost_usd=0.5, conversation=said("a", "one"))
+    ledger.write([task(1), task(2)], [told], {"pool-1": "1"})
     ledger.set_meta("name", "crew")
+    ledger.keep_output_type("sha256:abc", "{}")
     totals, ended = ledger.totals(), ledger.ended(0, 10)
     ledger.close()
 
@@ -270,6 +450,9 @@ def test_everything_is_there_after_reopening(open_ledger: Opener) -> None:
     assert (ledger.totals(), ledger.ended(0, 10)) == (totals, ended)
     assert ledger.unfinished(0, 10) == [task(2)]
     assert ledger.meta("name") == "crew"
+    assert ledger.session_turns(["a"]) == {"a": 1}
+    assert ledger.conversation("a") == messages("one")
+    assert (ledger.snapshot("pool-1"), ledger.output_type("sha256:abc")) == ("1", "{}")
     ledger.close()
 
 
@@ -290,6 +473,11 @@ def test_second_close_does_nothing(open_ledger: Opener) -> None:
         lambda ledger: ledger.ended(0, 1),
         lambda ledger: ledger.totals(),
         lambda ledger: ledger.requeue_failed(),
+        lambda ledger: ledger.session_turns(["a"]),
+        lambda ledger: ledger.conversation("a"),
+        lambda ledger: ledger.snapshot("pool-1"),
+        lambda ledger: ledger.output_type("sha256:abc"),
+        lambda ledger: ledger.keep_output_type("sha256:abc", "{}"),
         lambda ledger: ledger.meta("name"),
         lambda ledger: ledger.set_meta("name", "crew"),
     ],
@@ -301,6 +489,11 @@ def test_second_close_does_nothing(open_ledger: Opener) -> None:
         "ended",
         "totals",
         "requeue",
+        "session_turns",
+        "conversation",
+        "snapshot",
+        "output_type",
+        "keep_output_type",
         "meta",
         "set_meta",
     ],
@@ -333,3 +526,21 @@ def test_surrogates_in_an_ending_do_not_keep_it_from_being_recorded(ledger: Ledg
     assert ended.ending.cause == StoredCause(
         "BackendError", "OSError", "no file \ufffd", "trace \ufffd"
     )
+
+
+def test_surrogates_in_a_payload_do_not_keep_it_from_being_written(ledger: Ledger) -> None:
+    block = {"type": "text", "te\udcffxt": "a\ud800b \ud83d\ude00"}
+    conversation = Conversation("user-\ud800", [{"role": "user", "content": [block, 1, None]}])
+    ledger.accept([task(1)])
+
+    ledger.record(
+        [ending(1, answers=["\ud800", "{}"], conversation=conversation)],
+        {"pool-1": '"\udcff"'},
+    )
+    ledger.keep_output_type("sha256:abc", '{"title": "\ud800"}')
+
+    repaired = {"type": "text", "te\ufffdxt": "a\ufffdb \N{GRINNING FACE}"}
+    assert ledger.conversation("user-\ufffd") == [{"role": "user", "content": [repaired, 1, None]}]
+    assert ledger.ended(0, 1)[0].ending.answers == ["\ufffd", "{}"]
+    assert ledger.snapshot("pool-1") == '"\ufffd"'
+    assert ledger.output_type("sha256:abc") == '{"title": "\ufffd"}'
