@@ -7,11 +7,10 @@ import functools
 import hashlib
 import inspect
 import json
-import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import cloudpickle
 import msgspec
@@ -20,13 +19,15 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import from_json
 
 from raypool.agent import SessionOptions
+from raypool.json_text import JsonText, json_in
 from raypool.payload import travelling_as_code
 from raypool.schemas import listed, problems_of, schema_of
 
 WRAPPED = "The answer is the value of `answer`."
 """What the schema of a type that is no object says of itself: providers take objects only."""
 
-FENCE = re.compile(r"^```(\w*)[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
+Holder: TypeAlias = type[BaseModel]
+"""A model whose only field, `answer`, has the output type."""
 
 
 class InvalidAnswer(ValueError):
@@ -34,24 +35,22 @@ class InvalidAnswer(ValueError):
 
 
 class OutputType:
-    """What an answer must be.
+    """What an answer must be; made by `OutputType.of` or `OutputType.from_schema`.
 
     Attributes:
         name: the type, as one reads it: `City`, `list[City]`.
         schema: its JSON schema, whose top is an object: a type that is none, as `list[City]`,
             is wrapped in one whose only property is `answer`.
         digest: what it is known by: SHA-256 of name and schema, in hexadecimal.
-        type: the type itself; `None` when only its schema is at hand.
+        holder: a model whose field `answer` has the type; `None` when only its schema is at hand.
     """
 
-    def __init__(
-        self, name: str, schema: dict[str, Any], type_: Any, read: Callable[[str], Any]
-    ) -> None:
+    def __init__(self, name: str, schema: dict[str, Any], holder: Holder | None = None) -> None:
         self.name = name
         self.schema = schema
         self.digest = digest_of(name, schema)
-        self.type = type_
-        self._read = read
+        self.holder = holder
+        self._read = _reader_by_schema(name, schema) if holder is None else _reader_by_type(holder)
 
     @staticmethod
     def of(value: Any) -> OutputType:
@@ -78,7 +77,7 @@ class OutputType:
         Raises:
             TypeError: it is no JSON schema.
         """
-        return OutputType(name, schema, None, _reader_by_schema(name, schema))
+        return OutputType(name, schema)
 
     def parse(self, text: str) -> Any:
         """What an answer holds. JSON may stand alone, in the only fence, or amid prose.
@@ -86,11 +85,9 @@ class OutputType:
         Raises:
             InvalidAnswer: there is no JSON in it, or it does not fit.
         """
-        found = _json_in(text)
-        if not _is_wrapped(self.schema):
-            return self._read(found.text)
-        is_bare = not _is_wrapper(found.value)
-        return self._read(f'{{"answer": {found.text}}}' if is_bare else found.text)
+        found = _found_in(text)
+        is_held = is_wrapped(self.schema) and _has_answer(found.value)
+        return self._read(found.text if is_held else f'{{"answer": {found.text}}}')
 
     def correction(self, error: InvalidAnswer) -> str:
         """The prompt that asks again after an answer that did not fit."""
@@ -123,9 +120,14 @@ def plain(text: str, schema: Mapping[str, Any] | None = None) -> Any:
     Raises:
         InvalidAnswer: there is no JSON in it.
     """
-    value = _json_in(text).value
-    is_wrapped = schema is not None and _is_wrapped(schema) and _is_wrapper(value)
-    return value["answer"] if is_wrapped else value
+    value = _found_in(text).value
+    is_held = schema is not None and is_wrapped(schema) and _has_answer(value)
+    return value["answer"] if is_held else value
+
+
+def is_wrapped(schema: Mapping[str, Any]) -> bool:
+    """Whether the schema of an output type is that of an object around the answer."""
+    return schema.get("description") == WRAPPED
 
 
 def digest_of(name: str, schema: Mapping[str, Any]) -> str:
@@ -142,8 +144,8 @@ class PackedOutputType(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         name: the type, as one reads it.
-        schema_json: its JSON schema, in the order in which a model is to answer.
-        pickled: the type itself; `None` when only its schema was at hand.
+        schema_json: its JSON schema, its properties in the order in which a model answers.
+        pickled: its classes, its holder last; `None` when only its schema was at hand.
     """
 
     name: str
@@ -169,10 +171,12 @@ _decode_packed = msgspec.msgpack.Decoder(PackedOutputType).decode
 def pack_output_type(output_type: OutputType) -> bytes:
     """An output type as a worker can read it, its class as code where workers cannot import it.
 
+    What a worker has parsed and pickled is, where the class came from, of that class.
+
     Raises:
         TypeError: the type cannot be pickled; says why.
     """
-    pickled = None if output_type.type is None else _pickled(output_type)
+    pickled = None if output_type.holder is None else _pickled(output_type)
     schema_json = json.dumps(output_type.schema)
     return msgspec.msgpack.encode(PackedOutputType(output_type.name, schema_json, pickled))
 
@@ -183,19 +187,21 @@ def read_packed(packed: bytes) -> PackedOutputType:
 
 
 def unpack_output_type(packed: bytes) -> OutputType:
-    """The output type that was packed. Unpickles its class, so call it in workers only."""
+    """The output type that was packed. It unpickles the class: for workers, not dispatchers."""
     known = read_packed(packed)
-    if known.pickled is None:
-        return OutputType.from_schema(known.name, known.schema)
-    type_ = cloudpickle.loads(known.pickled)
-    reader = _reader_by_type(type_, is_wrapped=_is_wrapped(known.schema))
-    return OutputType(known.name, known.schema, type_, reader)
+    holder = None if known.pickled is None else cloudpickle.loads(known.pickled)[-1]
+    return OutputType(known.name, known.schema, holder)
 
 
 def _pickled(output_type: OutputType) -> bytes:
+    # The holder carries its validator; the type itself would be looked at anew in the worker,
+    # where the module that its annotations name may be another or missing. A validator is
+    # built as it is unpickled, so the classes inside it must be there by then.
+    holder = output_type.holder
+    assert holder is not None
     try:
         with travelling_as_code():
-            return bytes(cloudpickle.dumps(output_type.type))
+            return bytes(cloudpickle.dumps([*_classes_inside(holder), holder]))
     except Exception as error:
         raise TypeError(
             f"output_type {output_type.name} must be something that can be pickled, to be sent "
@@ -203,7 +209,48 @@ def _pickled(output_type: OutputType) -> bytes:
         ) from error
 
 
-# What is a type, and what it is called
+def _classes_inside(holder: Holder) -> list[type]:
+    """The classes of the type, inner ones before those that hold them."""
+    found: dict[type, None] = {}
+    open_ends: list[Any] = [holder.__pydantic_core_schema__]
+    while open_ends:
+        end = open_ends.pop()
+        if isinstance(end, dict):
+            open_ends += end.values()
+            if isinstance(end.get("cls"), type):
+                found[end["cls"]] = None
+        elif isinstance(end, list | tuple):
+            open_ends += end
+    return [one for one in reversed(found) if one is not holder]
+
+
+# How it is made of a type
+
+
+@functools.lru_cache(maxsize=256)
+def _made_once(type_: Any, _as_written: str) -> OutputType:
+    # `Literal["a", "b"]` equals `Literal["b", "a"]`, and their schemas differ.
+    return _made_of(type_)
+
+
+def _made_of(type_: Any) -> OutputType:
+    try:
+        schema = _object_at_the_top(schema_of(TypeAdapter(type_)))
+        holder = create_model(
+            "Answer", __config__=ConfigDict(extra="forbid"), __doc__=WRAPPED, answer=(type_, ...)
+        )
+        if schema.get("type") != "object":
+            schema = schema_of(TypeAdapter(holder))
+        return OutputType(_name_of(type_), schema, holder)
+    except (PydanticUserError, NameError, TypeError, ValueError) as error:
+        raise _not_a_type(type_, str(error).partition("\n")[0].partition(". ")[0]) from error
+
+
+def _object_at_the_top(schema: dict[str, Any]) -> dict[str, Any]:
+    """A type that refers to itself has a reference at the top, which not all providers take."""
+    definitions = schema.get("$defs", {})
+    target = definitions.get(schema.get("$ref", "").removeprefix("#/$defs/"))
+    return schema if target is None else {**target, "$defs": definitions}
 
 
 def _check_is_type(value: object) -> None:
@@ -242,60 +289,34 @@ def _name_of(type_: Any) -> str:
     return f"{_name_of(origin)}[{', '.join(names)}]"
 
 
-# How it is made
+# How an answer is read
 
 
-@functools.lru_cache(maxsize=256)
-def _made_once(type_: Any, _as_written: str) -> OutputType:
-    # `Literal["a", "b"]` equals `Literal["b", "a"]`, and their schemas differ.
-    return _made_of(type_)
-
-
-def _made_of(type_: Any) -> OutputType:
+def _found_in(text: str) -> JsonText:
     try:
-        schema = _object_at_the_top(schema_of(TypeAdapter(type_)))
-        is_wrapped = schema.get("type") != "object"
-        if is_wrapped:
-            schema = schema_of(TypeAdapter(_wrapper_of(type_)))
-        return OutputType(_name_of(type_), schema, type_, _reader_by_type(type_, is_wrapped))
-    except (PydanticUserError, NameError, TypeError, ValueError) as error:
-        raise _not_a_type(type_, str(error).partition("\n")[0].partition(". ")[0]) from error
+        return json_in(text)
+    except ValueError as error:
+        raise InvalidAnswer(f"The answer is not JSON: {error}") from error
 
 
-def _object_at_the_top(schema: dict[str, Any]) -> dict[str, Any]:
-    """A type that refers to itself has a reference at the top, which not all providers take."""
-    definitions = schema.get("$defs", {})
-    target = definitions.get(schema.get("$ref", "").removeprefix("#/$defs/"))
-    return schema if target is None else {**target, "$defs": definitions}
-
-
-def _wrapper_of(type_: Any) -> type[BaseModel]:
-    config = ConfigDict(extra="forbid")
-    return create_model("Answer", __config__=config, __doc__=WRAPPED, answer=(type_, ...))
-
-
-def _is_wrapped(schema: Mapping[str, Any]) -> bool:
-    return schema.get("description") == WRAPPED
-
-
-def _is_wrapper(value: object) -> bool:
+def _has_answer(value: object) -> bool:
     return isinstance(value, dict) and "answer" in value
 
 
-def _reader_by_type(type_: Any, is_wrapped: bool) -> Callable[[str], Any]:
-    adapter: TypeAdapter[Any] = TypeAdapter(_wrapper_of(type_) if is_wrapped else type_)
+def _reader_by_type(holder: Holder) -> Callable[[str], Any]:
+    """Reads `{"answer": …}` as the type."""
 
-    def read(text: str) -> Any:
+    def read(held: str) -> Any:
         try:
-            value = adapter.validate_json(text)
+            return vars(holder.model_validate_json(held))["answer"]
         except ValidationError as error:
-            raise InvalidAnswer(_complaint(problems_of(error))) from error
-        return value.answer if is_wrapped else value
+            raise _misfit(problems_of(error)) from error
 
     return read
 
 
 def _reader_by_schema(name: str, schema: dict[str, Any]) -> Callable[[str], Any]:
+    """Reads `{"answer": …}` as plain JSON that fits the schema."""
     import jsonschema  # noqa: PLC0415 - takes a fifth of a second
     import referencing  # noqa: PLC0415
 
@@ -306,42 +327,16 @@ def _reader_by_schema(name: str, schema: dict[str, Any]) -> Callable[[str], Any]
     # With a registry of its own it fetches nothing that a `$ref` names.
     validator = jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
 
-    def read(text: str) -> Any:
-        value = from_json(text)
-        errors = [(one.absolute_path, one.message) for one in validator.iter_errors(value)]
+    def read(held: str) -> Any:
+        value = from_json(held)
+        checked = value if is_wrapped(schema) else value["answer"]
+        errors = [(one.absolute_path, one.message) for one in validator.iter_errors(checked)]
         if errors:
-            raise InvalidAnswer(_complaint(listed(errors)))
-        return value["answer"] if _is_wrapped(schema) else value
+            raise _misfit(listed(errors))
+        return value["answer"]
 
     return read
 
 
-def _complaint(problems: str) -> str:
-    return f"The answer does not fit its schema:\n{problems}"
-
-
-# JSON in a text
-
-
-class _Json(typing.NamedTuple):
-    text: str
-    value: Any
-
-
-def _json_in(text: str) -> _Json:
-    problem: ValueError | None = None
-    for candidate in _candidates(text):
-        try:
-            return _Json(candidate, from_json(candidate.encode(), allow_inf_nan=False))
-        except ValueError as error:
-            problem = error
-    raise InvalidAnswer(f"The answer is not JSON: {problem}")
-
-
-def _candidates(text: str) -> Iterator[str]:
-    yield text.strip()
-    fenced = [body for language, body in FENCE.findall(text) if language.lower() in ("", "json")]
-    if len(fenced) == 1:
-        yield fenced[0].strip()
-    if "{" in text and "}" in text:
-        yield text[text.find("{") : text.rfind("}") + 1]
+def _misfit(problems: str) -> InvalidAnswer:
+    return InvalidAnswer(f"The answer does not fit its schema:\n{problems}")

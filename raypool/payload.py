@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copyreg
+import dataclasses
 import os
 import sys
 import sysconfig
@@ -18,6 +20,9 @@ import cloudpickle
 from raypool.agent import Agent
 
 _PICKLING = threading.RLock()
+
+# Dataclasses know it by identity, and as part of one that travels as code it would be copied.
+copyreg.pickle(type(dataclasses.MISSING), lambda _: "MISSING")
 
 
 def pack(agent: type[Agent], agent_options: Mapping[str, Any], backend: object) -> bytes:

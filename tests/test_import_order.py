@@ -17,8 +17,8 @@ LAYERS = [
     # Words
     "errors clock usage status stream watchdog window barrier config",
     "sqlite_schema sqlite_statements unicode",
-    "task events prices file_hold telemetry schemas",
-    "response",
+    "task events prices file_hold telemetry schemas json_text",
+    "response signatures",
     "agent records",
     # What users extend or hold, and where tasks are kept
     "payload tools",
