@@ -8,6 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -15,20 +16,21 @@ import ray
 import uuid_utils
 
 from raypool.barrier import Barrier
-from raypool.errors import InvalidTask, PoolFull, PoolStopped, RaypoolError, WaitTimeout
+from raypool.errors import PoolFull, PoolStopped, RaypoolError, WaitTimeout
 from raypool.future import TaskFuture
 from raypool.messages import (
     Delivery,
     Found,
     PoolInfo,
     Receipt,
-    Submission,
+    TicketText,
     decode_collected,
     decode_receipt,
     encode,
 )
+from raypool.sealing import Sealer, packed_type
 from raypool.task import Task, new_task_id
-from raypool.verdicts import error_of_delivery, error_of_refusal, response_of_ending
+from raypool.verdicts import error_of_refusal, settle
 
 BATCH_SIZE = 2048
 CLOSE_SECONDS = 5.0
@@ -49,6 +51,7 @@ class Client:
         self._dispatcher = dispatcher
         self._info = info
         self._id = str(uuid_utils.uuid7())
+        self._sealer = Sealer()
         self._outgoing: deque[msgspec.Raw] = deque()
         self._cancelled: deque[tuple[int, str]] = deque()
         self._futures: dict[int, TaskFuture] = {}
@@ -69,20 +72,29 @@ class Client:
         self._is_retired = False
         _open_clients.add(self)
 
-    def submit(self, tasks: Sequence[Task], *, block: bool) -> list[TaskFuture]:
+    def submit(
+        self, tasks: Sequence[Task], *, block: bool, workers: Sequence[str] = ()
+    ) -> list[TaskFuture]:
         """Hand over checked tasks; waits for room unless told not to.
 
+        With `workers`, one for each task, only that worker may run it.
+
         Raises:
+            InvalidTask: the output type of one of them is none; nothing is handed over.
             PoolFull: there is no room for all of them, and `block` is false.
             PoolStopped: the pool has stopped.
         """
+        for task in tasks:
+            if task.output_type is not None:
+                packed_type(task.output_type)
+        pins = iter(workers) if workers else repeat(None)
         futures: list[TaskFuture] = []
         start = 0
         block = block and not self._runs_here()
         while start < len(tasks):
             with self._lock:
                 room = self._await_room(len(tasks) - start, block)
-                futures += map(self._enqueue, tasks[start : start + room])
+                futures += map(self._enqueue, tasks[start : start + room], pins)
             self._to_collect.set()
             self._to_send.set()
             start += room
@@ -105,7 +117,7 @@ class Client:
         if found is None:
             return None
         if found.ending is not None:
-            settle(future, Delivery(ticket, found.ending))
+            settle(future, Delivery(ticket, found.ending, output_type=found.task.output_type))
         else:
             future.accept(found.worker)
         self._to_collect.set()
@@ -239,9 +251,9 @@ class Client:
         self._ensure_open()
         return min(wanted, limit - len(self._futures))
 
-    def _enqueue(self, task: Task) -> TaskFuture:
+    def _enqueue(self, task: Task, worker: str | None) -> TaskFuture:
         task_id = task.id or new_task_id()
-        sealed = _seal(self._last_ticket + 1, task_id, task)
+        sealed = self._sealer.seal(self._last_ticket + 1, task_id, task, worker)
         self._last_ticket += 1
         self._submitted += 1
         future = TaskFuture(self, task_id, task)
@@ -320,10 +332,17 @@ class Client:
 
     def _collect(self) -> None:
         collected = decode_collected(ray.get(self._dispatcher.collect.remote(self._id)))
+        self._hand_over(collected.texts)
         self._resolve(collected.deliveries)
         if collected.has_stopped:
             self.fail(f"pool {self._info.name!r} has stopped")
             self._let_threads_end()
+
+    def _hand_over(self, texts: list[TicketText]) -> None:
+        for one in texts:
+            future = self._futures.get(one.ticket)
+            if future is not None:
+                future.put_text(one.text)
 
     def _resolve(self, deliveries: list[Delivery]) -> None:
         with self._lock:
@@ -364,26 +383,6 @@ class Client:
 
     def _gone(self, error: BaseException) -> str:
         return f"the dispatcher of pool {self._info.name!r} is gone: {error}".strip()
-
-
-def settle(future: TaskFuture, delivery: Delivery) -> None:
-    """Give a future what its task came to."""
-    error = error_of_delivery(future.id, delivery)
-    if delivery.ending is not None:
-        future.end(delivery.ending)
-    if error is not None:
-        future.set_exception(error)
-    elif delivery.ending is not None:
-        future.set_result(response_of_ending(delivery.ending, delivery.events))
-
-
-def _seal(ticket: int, task_id: str, task: Task) -> msgspec.Raw:
-    """A task as it travels, made at once: the caller may change its metadata afterwards."""
-    submission = Submission(ticket, task_id, task.prompt, task.role, task.metadata, task.timeout)
-    try:
-        return msgspec.Raw(encode(submission))
-    except (TypeError, ValueError, NotImplementedError, OverflowError, RecursionError) as error:
-        raise InvalidTask(f"the task cannot be sent: {error}") from None
 
 
 @atexit.register

@@ -7,15 +7,31 @@ import concurrent.futures
 from collections.abc import Generator
 from concurrent.futures._base import PENDING
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from threading import Condition
+from typing import Any, Protocol
 
-from raypool.errors import TaskCancelled, WaitTimeout
+from raypool.errors import InvalidTask, TaskCancelled, WaitTimeout
 from raypool.records import Ending
 from raypool.response import Response
+from raypool.stream import Stream
 from raypool.task import Task
+from raypool.text_stream import TextPipe
 
-if TYPE_CHECKING:
-    from raypool.client import Client
+
+class Line(Protocol):
+    """What a future asks of the client that made it.
+
+    Attributes:
+        resolved: what those who wait for any of its futures wait on.
+    """
+
+    resolved: Condition
+
+    def cancel(self, task_id: str) -> None:
+        """Ask for a task to be cancelled, and return at once."""
+
+    def await_receipt(self, future: TaskFuture, timeout: float | None) -> bool:
+        """Wait until a task is accepted or refused; false when time ran out."""
 
 
 class TaskFuture(concurrent.futures.Future[Response]):
@@ -30,7 +46,7 @@ class TaskFuture(concurrent.futures.Future[Response]):
         is_accepted: the ledger has committed the task, and this process knows it.
     """
 
-    def __init__(self, client: Client, task_id: str, task: Task | None = None) -> None:
+    def __init__(self, client: Line, task_id: str, task: Task | None = None) -> None:
         # Not `super().__init__()`: it makes a Condition for each future, which is most of
         # a future's time and memory. Those of a client share one, on a reentrant lock.
         self._condition = client.resolved
@@ -45,6 +61,11 @@ class TaskFuture(concurrent.futures.Future[Response]):
         self._worker: str | None = None
         self.is_accepted = False
         self._ending: Ending | None = None
+        self._text: TextPipe | None = None
+        self._is_streamed = False
+        if task is not None and task.stream:
+            self._text = TextPipe()
+            self.add_done_callback(_end_text)
 
     @property
     def worker(self) -> str | None:
@@ -73,6 +94,40 @@ class TaskFuture(concurrent.futures.Future[Response]):
         """
         self._await_end(timeout)
         return super().exception(timeout=0)
+
+    def stream(self) -> Stream[str]:
+        """The answer's text as it is generated, in pieces; works in `for` and in `async for`.
+
+        Ends when the task has completed, and raises what `result()` raises when it has
+        not, after the text that came until then. Of a chain it gives the text of all its
+        turns, one after another; where an attempt broke off in the middle, the text of the
+        next one follows from its start. `result().text` is the answer alone.
+
+        A reader who falls 1,000,000 characters behind gets what it has missed once the
+        task has ended, unless the text had more than one beginning: then it is left out.
+        Reading no further does not cancel the task. A future gives its stream once.
+
+        Raises:
+            InvalidTask: the task was not submitted with `stream=True`, or its stream was
+                given already.
+        """
+        if self._text is None:
+            raise InvalidTask(
+                f"the text of task {self.id!r} is not streamed; submit it with stream=True"
+            )
+        if self._is_streamed:
+            raise InvalidTask(
+                f"the stream of task {self.id!r} was given already, and a future gives it once; "
+                "result().text has the whole answer"
+            )
+        self._is_streamed = True
+        return Stream(self._read(self._text), self._text.ready)
+
+    def _read(self, text: TextPipe) -> Generator[str, None, None]:
+        yield from text.pieces()
+        rest = text.rest_of(self.result().text)
+        if rest:
+            yield rest
 
     def _await_end(self, timeout: float | None) -> None:
         if not self.done():
@@ -104,6 +159,11 @@ class TaskFuture(concurrent.futures.Future[Response]):
         """Note how the task ended, before the future resolves; the client calls this."""
         self._ending = ending
         self.accept(ending.worker)
+
+    def put_text(self, text: str) -> None:
+        """Hand text to the one who reads the stream; the client calls this."""
+        if self._text is not None:
+            self._text.put(text)
 
     def cancel(self) -> bool:
         """Ask for the task to be dropped, or interrupted if it runs; returns at once.
@@ -153,3 +213,9 @@ class TaskFuture(concurrent.futures.Future[Response]):
 def _set(ended: asyncio.Future[None]) -> None:
     if not ended.done():
         ended.set_result(None)
+
+
+def _end_text(future: concurrent.futures.Future[Response]) -> None:
+    assert isinstance(future, TaskFuture)
+    assert future._text is not None
+    future._text.end()

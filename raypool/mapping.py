@@ -57,9 +57,10 @@ def result_of(future: TaskFuture) -> TaskResult:
         LedgerError: its end could not be recorded.
     """
     assert future._task is not None
-    if future._ending is not None:
-        return result_of_ending(future._task, future.id, future._ending)
     error = future.exception()
+    if future._ending is not None:
+        parsed = None if error else future.result().parsed
+        return result_of_ending(future._task, future.id, future._ending, parsed)
     assert error is not None
     if isinstance(error, InvalidTask | UnknownRole):
         return result_of_error(future._task, future.id, error)

@@ -208,6 +208,7 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
         exception: what it failed with, pickled.
         ledger_error: why its end is not recorded.
         parsed: the answer as the agent's `output_type`, pickled.
+        output_type: the digest of the type that the task asked its answer to be.
     """
 
     ticket: int
@@ -216,6 +217,7 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
     exception: bytes | None = None
     ledger_error: str | None = None
     parsed: bytes | None = None
+    output_type: str | None = None
 
 
 class Collected(msgspec.Struct, frozen=True, array_like=True):

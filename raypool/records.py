@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from raypool.errors import Cause
+from raypool.output_type import InvalidAnswer, plain
 from raypool.response import TaskResult
 from raypool.task import Content
 from raypool.usage import Usage
@@ -111,7 +112,7 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 def task_result(task: AcceptedTask, ending: Ending) -> TaskResult:
-    """The public record of a task that has ended."""
+    """The public record of a task that has ended; `parsed` is plain JSON."""
     cause = ending.cause
     return TaskResult(
         id=task.id,
@@ -125,6 +126,7 @@ def task_result(task: AcceptedTask, ending: Ending) -> TaskResult:
         completed_at=ending.completed_at,
         attempts=ending.attempts,
         error=_error(cause, ending.answers) if cause else None,
+        parsed=json_of_answer(ending.text) if task.output_type else None,
         metadata=task.metadata,
         session=task.session,
         turns=ending.turns,
@@ -132,6 +134,14 @@ def task_result(task: AcceptedTask, ending: Ending) -> TaskResult:
         stop_reason=ending.stop_reason,
         cost_usd=ending.cost_usd,
     )
+
+
+def json_of_answer(text: str | None) -> Any:
+    """The JSON in an answer, as no type has read it; `None` where there is none."""
+    try:
+        return plain(text or "")
+    except InvalidAnswer:
+        return None
 
 
 def _error(cause: StoredCause, answers: list[str] | None) -> Cause:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -16,10 +16,18 @@ class Stream(Generic[T], Iterator[T], AsyncIterator[T]):
 
     Readers and those who close it take turns: a step whose coroutine was cancelled goes on
     to its end first.
+
+    `ready`, where there is one, is awaited before each step of a coroutine, so that the
+    thread need not wait for the item, however many streams are read at once.
     """
 
-    def __init__(self, generator: Generator[T, None, None]) -> None:
+    def __init__(
+        self,
+        generator: Generator[T, None, None],
+        ready: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._generator = generator
+        self._ready = ready
         self._turn = threading.Lock()
 
     def __iter__(self) -> Stream[T]:
@@ -33,6 +41,8 @@ class Stream(Generic[T], Iterator[T], AsyncIterator[T]):
         return self
 
     async def __anext__(self) -> T:
+        if self._ready is not None:
+            await self._ready()
         item = await asyncio.to_thread(next, self, _END)
         if item is _END:
             raise StopAsyncIteration

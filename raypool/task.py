@@ -16,6 +16,7 @@ Content: TypeAlias = str | list[dict[str, Any]]
 State: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
 
 MAX_ID_LENGTH = 512
+MAX_SESSION_LENGTH = 512
 MAX_TIMEOUT_SECONDS = 1e9
 _BLOCK_TYPES = ("text", "image")
 
@@ -59,13 +60,17 @@ def check_task(task: Task) -> None:
     """
     check_prompt(task.prompt)
     if task.id is not None:
-        _check_id(task.id)
+        _check_name(task.id, "a task's id", MAX_ID_LENGTH)
     if task.role is not None and not isinstance(task.role, str):
         raise InvalidTask(f"role must be a text or None, got {task.role!r}")
     if task.timeout is not None:
         _check_timeout(task.timeout)
     if task.metadata is not None:
         _check_json(task.metadata, "metadata")
+    if task.session is not None:
+        _check_name(task.session, "session", MAX_SESSION_LENGTH)
+    if not isinstance(task.stream, bool):
+        raise InvalidTask(f"stream must be True or False, got {task.stream!r:.80}")
 
 
 def check_prompt(prompt: object) -> None:
@@ -102,12 +107,10 @@ def _check_unicode(text: str, what: str) -> None:
         ) from None
 
 
-def _check_id(task_id: object) -> None:
-    if not isinstance(task_id, str) or not task_id or len(task_id) > MAX_ID_LENGTH:
-        raise InvalidTask(
-            f"a task's id must be a text of 1 to {MAX_ID_LENGTH} characters, got {task_id!r:.80}"
-        )
-    _check_unicode(task_id, "the id")
+def _check_name(name: object, what: str, longest: int) -> None:
+    if not isinstance(name, str) or not name or len(name) > longest:
+        raise InvalidTask(f"{what} must be a text of 1 to {longest} characters, got {name!r:.80}")
+    _check_unicode(name, what)
 
 
 def _check_timeout(timeout: object) -> None:

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from raypool.clock import FakeClock
-from raypool.desk import FORGET_SECONDS, Desk, Desks
-from raypool.messages import Delivery
+from raypool.desk import FORGET_SECONDS, LONGEST_TEXT, TEXT_LINGER_SECONDS, Desk, Desks
+from raypool.messages import Delivery, TicketText
 
 pytestmark = pytest.mark.asyncio
 
@@ -87,6 +87,115 @@ async def test_interruption_does_not_outlast_the_collect_that_it_ended() -> None
     desk.put(delivery(1))
 
     assert await again == [delivery(1)]
+
+
+async def test_text_of_a_ticket_is_joined_until_it_is_taken() -> None:
+    desk = Desk()
+    for ticket, text in ((1, "Pa"), (2, "Ber"), (1, "ris"), (2, "lin")):
+        desk.put_text(ticket, text)
+
+    assert await desk.collect(60.0) == []
+    assert desk.take_texts() == [TicketText(1, "Paris"), TicketText(2, "Berlin")]
+    assert desk.take_texts() == []
+
+
+async def test_first_text_is_collected_at_once() -> None:
+    desk = Desk()
+    waiting = await collecting(desk)
+
+    desk.put_text(1, "Pa")
+    await asyncio.wait_for(waiting, TEXT_LINGER_SECONDS / 2)
+
+    assert desk.take_texts() == [TicketText(1, "Pa")]
+
+
+async def test_text_after_the_first_lingers_so_that_a_message_carries_much() -> None:
+    desk = Desk()
+    desk.put_text(1, "P")
+    desk.take_texts()
+    started = asyncio.get_running_loop().time()
+    waiting = await collecting(desk)
+
+    for letter in "aris":
+        desk.put_text(1, letter)
+        await asyncio.sleep(0.001)
+    assert not waiting.done()
+    await waiting
+
+    assert asyncio.get_running_loop().time() - started > TEXT_LINGER_SECONDS / 2
+    assert desk.take_texts() == [TicketText(1, "aris")]
+
+
+async def test_delivery_waits_for_no_text() -> None:
+    desk = Desk()
+    desk.put_text(1, "Pa")
+    desk.take_texts()
+    waiting = await collecting(desk)
+    desk.put_text(1, "ris")
+
+    desk.put(delivery(1))
+
+    assert await asyncio.wait_for(waiting, TEXT_LINGER_SECONDS / 2) == [delivery(1)]
+    assert desk.take_texts() == [TicketText(1, "ris")]
+
+
+async def test_text_that_was_taken_with_a_delivery_wakes_nobody_later() -> None:
+    desk = Desk()
+    desk.put_text(1, "Pa")
+    desk.take_texts()
+    desk.put_text(1, "ris")
+    desk.take_texts()
+
+    waiting = await collecting(desk)
+    await asyncio.sleep(2 * TEXT_LINGER_SECONDS)
+
+    assert not waiting.done()
+    desk.interrupt()
+    await waiting
+
+
+async def test_text_that_became_due_while_nobody_collected_is_collected_at_once() -> None:
+    desk = Desk()
+    desk.put_text(1, "Pa")
+    desk.take_texts()
+    desk.put_text(1, "ris")
+    await asyncio.sleep(2 * TEXT_LINGER_SECONDS)
+
+    await asyncio.wait_for(desk.collect(60.0), TEXT_LINGER_SECONDS / 2)
+
+    assert desk.take_texts() == [TicketText(1, "ris")]
+
+
+async def test_text_that_nobody_takes_is_cut_and_has_no_gap_up_to_its_delivery() -> None:
+    desk = Desk()
+    desk.put_text(1, "x" * (LONGEST_TEXT - 1))
+    desk.put_text(1, "yz")
+    desk.put_text(1, "dropped")
+    desk.put_text(2, "another's")
+    taken = desk.take_texts()
+
+    desk.put_text(1, "dropped, too")
+    assert desk.take_texts() == []
+    desk.put(delivery(1))
+    desk.put_text(1, "of a later task")
+
+    assert taken == [TicketText(1, "x" * (LONGEST_TEXT - 1) + "y"), TicketText(2, "another's")]
+    assert desk.take_texts() == [TicketText(1, "of a later task")]
+
+
+async def test_text_is_for_one_client_and_dropped_when_that_is_long_gone() -> None:
+    clock = FakeClock()
+    desks = Desks(clock)
+    mine, yours = desks.of("mine"), desks.of("yours")
+    desks.put_text("mine", 1, "Pa")
+    desks.put_text("nobody", 1, "Pa")
+    assert (mine.take_texts(), yours.take_texts()) == ([TicketText(1, "Pa")], [])
+    clock.advance(FORGET_SECONDS + 1)
+
+    desks.put_text("mine", 1, "ris")
+
+    assert mine.take_texts() == []
+    assert desks.of("mine") is not mine
 
 
 async def test_each_client_has_a_desk_of_its_own() -> None:

@@ -22,6 +22,8 @@ from raypool.errors import (
 from raypool.future import TaskFuture
 from raypool.records import Ending
 from raypool.response import Response
+from raypool.task import Task
+from raypool.text_stream import LONGEST_UNREAD
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -42,9 +44,8 @@ class FakeClient:
         self.cancelled: list[str] = []
         self._receipts = threading.Condition()
 
-    def future(self, task_id: str = "a") -> TaskFuture:
-        client: Any = self
-        return TaskFuture(client, task_id)
+    def future(self, task_id: str = "a", task: Task | None = None) -> TaskFuture:
+        return TaskFuture(self, task_id, task)
 
     def cancel(self, task_id: str) -> None:
         self.cancelled.append(task_id)
@@ -67,6 +68,12 @@ def client() -> FakeClient:
 @pytest.fixture
 def future(client: FakeClient) -> TaskFuture:
     return client.future()
+
+
+@pytest.fixture
+def streaming(client: FakeClient) -> TaskFuture:
+    """The future of a task whose text is wanted as it is generated."""
+    return client.future("a", Task("why?", stream=True))
 
 
 def soon(act: Callable[..., object], *args: Any) -> None:
@@ -457,6 +464,112 @@ def test_refused_task_has_no_worker(future: TaskFuture) -> None:
     future.set_exception(InvalidTask("a known id"))
 
     assert future.worker is None
+
+
+def test_stream_gives_text_before_the_task_has_ended(streaming: TaskFuture) -> None:
+    stream = streaming.stream()
+
+    soon(streaming.put_text, "4")
+    first = next(stream)
+    assert not streaming.done()
+    streaming.put_text("2")
+    streaming.set_result(ANSWER)
+
+    assert [first, *stream] == ["4", "2"]
+
+
+@pytest.mark.asyncio
+async def test_stream_gives_text_to_a_coroutine(streaming: TaskFuture) -> None:
+    stream = streaming.stream()
+    first = await begun(anext(stream))
+
+    soon(streaming.put_text, "4")
+    assert await first == "4"
+    second = await begun(anext(stream))
+    soon(streaming.set_result, ANSWER)
+
+    assert await second == "2"
+    assert [piece async for piece in stream] == []
+
+
+@pytest.mark.asyncio
+async def test_coroutines_read_more_streams_than_there_are_threads(client: FakeClient) -> None:
+    futures = [client.future(f"task-{n}", Task("why?", stream=True)) for n in range(100)]
+    waiting = [await begun(anext(future.stream())) for future in futures]
+
+    for future in reversed(futures):
+        future.put_text(future.id)
+
+    assert await asyncio.gather(*waiting) == [future.id for future in futures]
+
+
+def test_stream_of_a_task_that_failed_gives_its_text_and_raises(streaming: TaskFuture) -> None:
+    stream = streaming.stream()
+    streaming.put_text("4")
+    streaming.set_exception(FAILURE)
+
+    assert next(stream) == "4"
+    with pytest.raises(BackendError) as raised:
+        next(stream)
+    assert raised.value is FAILURE
+    assert list(stream) == []
+
+
+def test_stream_of_a_task_that_was_answered_long_ago_gives_the_answer(
+    streaming: TaskFuture,
+) -> None:
+    streaming.set_result(ANSWER)
+
+    assert list(streaming.stream()) == ["42"]
+
+
+def test_stream_of_a_chain_gives_the_text_of_all_its_turns(streaming: TaskFuture) -> None:
+    for text in ("Let me think. ", "42"):
+        streaming.put_text(text)
+    streaming.set_result(ANSWER)
+
+    assert "".join(streaming.stream()) == "Let me think. 42"
+
+
+def test_reader_who_falls_behind_gets_the_rest_from_the_answer(streaming: TaskFuture) -> None:
+    answer = "x" * LONGEST_UNREAD + "yz"
+    streaming.put_text(answer[:LONGEST_UNREAD])
+    streaming.put_text(answer[LONGEST_UNREAD:])
+    streaming.set_result(Response(text=answer))
+
+    assert "".join(streaming.stream()) == answer
+
+
+def test_closing_the_stream_does_not_cancel_the_task(
+    client: FakeClient, streaming: TaskFuture
+) -> None:
+    stream = streaming.stream()
+    streaming.put_text("4")
+    next(stream)
+
+    stream.close()
+    streaming.put_text("2")
+
+    assert list(stream) == []
+    assert client.cancelled == []
+    streaming.set_result(ANSWER)
+    assert streaming.result() is ANSWER
+
+
+def test_stream_is_given_once(streaming: TaskFuture) -> None:
+    streaming.stream()
+
+    with pytest.raises(
+        InvalidTask, match=r"given already.*; result\(\)\.text has the whole answer"
+    ):
+        streaming.stream()
+
+
+def test_stream_of_a_task_that_does_not_stream_says_how_to_ask_for_it(future: TaskFuture) -> None:
+    future.put_text("nobody wants it")
+
+    with pytest.raises(InvalidTask, match="'a' is not streamed; submit it with stream=True"):
+        future.stream()
 
 
 def test_repr_says_where_the_task_is(client: FakeClient) -> None:

@@ -15,18 +15,19 @@ PACKAGE = Path(raypool.__file__).parent
 
 LAYERS = [
     # Words
-    "errors clock usage status stream watchdog window barrier config",
+    "errors clock usage status stream watchdog window barrier config text_stream",
     "sqlite_schema sqlite_statements unicode",
     "task events prices file_hold telemetry schemas json_text",
     "response signatures",
-    "agent records",
+    "agent",
     # What users extend or hold, and where tasks are kept
     "payload tools",
     "output_type",
+    "records",
     "backends callbacks future ledger",
     "messages group_commit tally sqlite_rows",
     # Decisions
-    "desk outbox outcomes retries sqlite_file sqlite_sessions verdicts",
+    "desk outbox outcomes retries sealing sqlite_file sqlite_sessions verdicts",
     "backlog turns mapping sqlite_ledger",
     "roster host",
     "routing",

@@ -78,6 +78,23 @@ async def test_loop_goes_on_while_the_next_item_is_awaited() -> None:
 
 
 @pytest.mark.asyncio
+async def test_coroutine_waits_on_no_thread_for_an_item_that_is_not_ready() -> None:
+    is_ready = asyncio.Event()
+    source = Source(1)
+
+    async def ready() -> None:
+        await is_ready.wait()
+
+    reading = asyncio.ensure_future(anext(Stream(source.items(), ready)))
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    assert source.threads == set()
+    is_ready.set()
+    assert await reading == 0
+
+
+@pytest.mark.asyncio
 async def test_stream_may_be_read_both_ways_in_turn() -> None:
     stream = Stream(Source(3).items())
 

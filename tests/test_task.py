@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from raypool.errors import InvalidTask
 from raypool.messages import Submission, decode_submissions, encode
-from raypool.task import MAX_ID_LENGTH, Task, check_prompt, check_task, new_task_id
+from raypool.task import (
+    MAX_ID_LENGTH,
+    MAX_SESSION_LENGTH,
+    Task,
+    check_prompt,
+    check_task,
+    new_task_id,
+)
 
 LONE_SURROGATE = "what is \ud83d?"
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
@@ -136,7 +143,7 @@ def test_id_may_be_any_short_text(task_id: str) -> None:
         ("", "a task's id must be a text of 1 to 512 characters, got ''"),
         ("x" * (MAX_ID_LENGTH + 1), "of 1 to 512 characters, got 'xxx"),
         (7, "of 1 to 512 characters, got 7"),
-        ("\ud800", "the id has a lone surrogate"),
+        ("\ud800", "a task's id has a lone surrogate"),
     ],
 )
 def test_id_of_another_kind_is_refused(task_id: Any, message: str) -> None:
@@ -149,6 +156,31 @@ def test_long_wrong_id_is_cut_in_the_message() -> None:
         check_task(Task("why?", id="x" * 100_000))
 
     assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize("session", ["user-42", "x" * MAX_SESSION_LENGTH, " ü"])
+def test_session_may_be_any_short_text(session: str) -> None:
+    check_task(Task("why?", session=session))
+
+
+@pytest.mark.parametrize(
+    ("session", "message"),
+    [
+        ("", "session must be a text of 1 to 512 characters, got ''"),
+        ("x" * (MAX_SESSION_LENGTH + 1), "of 1 to 512 characters, got 'xxx"),
+        (42, "session must be a text of 1 to 512 characters, got 42"),
+        ("a\udc00", "session has a lone surrogate .* at character 1"),
+    ],
+)
+def test_session_of_another_kind_is_refused(session: Any, message: str) -> None:
+    with pytest.raises(InvalidTask, match=message):
+        check_task(Task("why?", session=session))
+
+
+@pytest.mark.parametrize("stream", [None, 1, "yes"])
+def test_stream_is_yes_or_no(stream: Any) -> None:
+    with pytest.raises(InvalidTask, match=f"stream must be True or False, got {stream!r}"):
+        check_task(Task("why?", stream=stream))
 
 
 def test_role_of_another_kind_is_refused() -> None:
@@ -227,22 +259,23 @@ prompts = any_text | st.lists(
 @given(
     prompt=prompts,
     task_id=any_text | st.none(),
+    session=any_text | st.none(),
     metadata=json_values,
     timeout=st.none() | st.floats() | st.integers(),
 )
 def test_whatever_is_not_refused_can_be_sent_and_kept(
-    prompt: Any, task_id: str | None, metadata: Any, timeout: Any
+    prompt: Any, task_id: str | None, session: str | None, metadata: Any, timeout: Any
 ) -> None:
-    task = Task(prompt, id=task_id, metadata=metadata, timeout=timeout)
+    task = Task(prompt, id=task_id, session=session, metadata=metadata, timeout=timeout)
     try:
         check_task(task)
     except InvalidTask:
         return
 
-    message = Submission(1, task_id or "a", prompt, None, metadata, timeout)
+    message = Submission(1, task_id or "a", prompt, None, metadata, timeout, session)
     [arrived] = decode_submissions(encode([message]))
 
-    assert arrived.prompt == prompt
+    assert (arrived.prompt, arrived.session) == (prompt, session)
     msgspec.json.encode([arrived.prompt, arrived.metadata])
 
 

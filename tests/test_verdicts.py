@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+import threading
 from typing import Any
 
 import cloudpickle
+import msgspec
 import pytest
+from pydantic import BaseModel, field_validator
 
 from raypool.errors import (
     BackendError,
@@ -21,18 +25,20 @@ from raypool.errors import (
     WorkerDied,
 )
 from raypool.events import Event, ResultEvent, TextEvent, ToolUseEvent
+from raypool.future import TaskFuture
 from raypool.messages import Delivery, Found, Refusal
-from raypool.records import AcceptedTask, Ending, EndState, StoredCause
+from raypool.records import AcceptedTask, Ending, EndState, StoredCause, task_result
 from raypool.response import Response, TaskResult
 from raypool.task import Task
 from raypool.usage import Usage
 from raypool.verdicts import (
     error_of_delivery,
     error_of_refusal,
-    response_of_ending,
+    response_of_delivery,
     result_of_ending,
     result_of_error,
     result_of_found,
+    settle,
 )
 
 COMPLETED = Ending(
@@ -49,7 +55,27 @@ COMPLETED = Ending(
     session_id="session",
     cost_usd=0.25,
 )
-TASK = AcceptedTask(7, "a", "why?", "chemist", {"row": 1}, 5.0)
+TASK = AcceptedTask(7, "a", "why?", "chemist", {"row": 1}, 5.0, session="user-42")
+TYPED = msgspec.structs.replace(COMPLETED, text='{"name": "Paris", "population": 2100000}')
+JSON = {"name": "Paris", "population": 2_100_000}
+
+
+class City(BaseModel):
+    """What an answer may have to be."""
+
+    name: str
+    population: int
+
+
+class Nowhere(BaseModel):
+    """What no answer is in this process."""
+
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def refuse(cls, name: str) -> str:
+        raise ZeroDivisionError(name)
 
 
 def ending(state: EndState, cause: StoredCause | None = None) -> Ending:
@@ -66,7 +92,7 @@ def error_of(kind: str, exception: bytes | None = None) -> TaskFailed:
 def test_response_of_a_completed_task_has_all_that_is_recorded() -> None:
     result = ResultEvent("model", "max_tokens", Usage(3, 9), 0.25)
 
-    assert response_of_ending(COMPLETED, None) == Response(
+    assert response_of_delivery(Delivery(1, COMPLETED)) == Response(
         text="42",
         usage=Usage(3, 9),
         duration_ms=12.5,
@@ -81,7 +107,82 @@ def test_response_of_a_completed_task_has_all_that_is_recorded() -> None:
 def test_response_has_the_events_that_came_along() -> None:
     events: list[Event] = [ToolUseEvent("call", "search", {}), TextEvent("42"), ResultEvent()]
 
-    assert response_of_ending(COMPLETED, events).events == tuple(events)
+    assert response_of_delivery(Delivery(1, COMPLETED, events)).events == tuple(events)
+
+
+def test_answer_is_parsed_as_the_type_that_the_client_asked_for() -> None:
+    delivery = Delivery(1, TYPED, parsed=pickle.dumps("of the agent"), output_type="digest")
+
+    parsed = response_of_delivery(delivery, City).parsed
+
+    assert parsed == City(name="Paris", population=2_100_000)
+
+
+def test_answer_is_what_the_worker_made_of_it_where_the_client_asked_for_no_type() -> None:
+    city = City(name="Paris", population=1)
+
+    assert response_of_delivery(Delivery(1, TYPED, parsed=pickle.dumps(city))).parsed == city
+
+
+@pytest.mark.parametrize("parsed", [b"", b"not a pickle"])
+def test_answer_whose_type_cannot_be_had_here_is_plain_json(parsed: bytes) -> None:
+    assert response_of_delivery(Delivery(1, TYPED, parsed=parsed)).parsed == JSON
+
+
+def test_answer_to_a_task_of_another_process_is_plain_json_where_it_asked_for_a_type() -> None:
+    assert response_of_delivery(Delivery(1, TYPED, output_type="digest")).parsed == JSON
+    assert response_of_delivery(Delivery(1, TYPED)).parsed is None
+
+
+@pytest.mark.parametrize("output_type", [list[int], Nowhere], ids=["type", "validator"])
+def test_answer_that_does_not_fit_here_is_not_parsed_and_a_log_line_says_so_without_it(
+    output_type: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert response_of_delivery(Delivery(1, TYPED), output_type).parsed is None
+
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "on its worker is none here" in record.getMessage()
+    assert "Paris" not in caplog.text
+
+
+class FakeClient:
+    """What a future knows of its client."""
+
+    def __init__(self) -> None:
+        self.resolved = threading.Condition()
+
+    def cancel(self, task_id: str) -> None:
+        raise AssertionError("nothing is cancelled")
+
+    def await_receipt(self, future: TaskFuture, timeout: float | None) -> bool:
+        return True
+
+
+def test_future_of_a_completed_task_gives_its_response() -> None:
+    future = TaskFuture(FakeClient(), "a", Task("why?", output_type=City))
+
+    settle(future, Delivery(1, TYPED))
+
+    assert future.result(timeout=0).parsed == City(name="Paris", population=2_100_000)
+    assert future.worker == "crew-1"
+
+
+def test_future_of_a_failed_task_raises_its_error() -> None:
+    future = TaskFuture(FakeClient(), "a")
+
+    settle(future, Delivery(1, ending("failed", StoredCause("BackendError", "E", "no"))))
+
+    assert isinstance(future.exception(timeout=0), BackendError)
+    assert future.worker == "crew-1"
+
+
+def test_future_whose_ending_is_not_recorded_raises_that() -> None:
+    future = TaskFuture(FakeClient(), "a")
+
+    settle(future, Delivery(1, None, ledger_error="the disk is full"))
+
+    assert isinstance(future.exception(timeout=0), LedgerError)
 
 
 def test_completed_task_raises_nothing() -> None:
@@ -116,6 +217,16 @@ def test_failed_task_says_worker_attempts_and_cause() -> None:
     assert (error.task_id, error.worker, error.attempts) == ("a", "crew-1", 4)
     assert error.cause == Cause("ConnectionError", "cut", "Traceback …")
     assert error.cause.exception is None
+
+
+def test_answers_that_did_not_fit_are_kept_with_the_cause() -> None:
+    cause = StoredCause("TaskFailed", "InvalidAnswer", "not a city")
+    failed = msgspec.structs.replace(ending("failed", cause), answers=["Paris", "{}"])
+
+    error = error_of_delivery("a", Delivery(1, failed))
+
+    assert isinstance(error, TaskFailed)
+    assert error.cause.answers == ("Paris", "{}")
 
 
 def test_exception_that_came_along_is_the_cause() -> None:
@@ -184,9 +295,10 @@ def test_refusal_raises_the_error_it_names(kind: type[RaypoolError]) -> None:
 
 
 def test_result_of_an_ending_has_the_task_and_its_outcome() -> None:
-    task = Task("why?", "chemist", None, {"row": 1}, 5.0)
+    task = Task("why?", "chemist", None, {"row": 1}, 5.0, session="user-42")
+    ended = msgspec.structs.replace(COMPLETED, turns=3)
 
-    assert result_of_ending(task, "a", COMPLETED) == TaskResult(
+    assert result_of_ending(task, "a", ended, "parsed") == TaskResult(
         id="a",
         worker="crew-1",
         role="chemist",
@@ -197,11 +309,29 @@ def test_result_of_an_ending_has_the_task_and_its_outcome() -> None:
         duration_ms=12.5,
         completed_at=1_700_000_000_000,
         attempts=2,
+        parsed="parsed",
         metadata={"row": 1},
+        session="user-42",
         model="model",
         stop_reason="max_tokens",
         cost_usd=0.25,
+        turns=3,
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [(TYPED.text, JSON), ('Here:\n```json\n{"a": 1}\n```\n', {"a": 1}), ("no idea", None)],
+    ids=["json", "fenced", "no json"],
+)
+def test_recorded_answer_is_plain_json_where_the_task_asked_for_a_type(
+    text: str, parsed: Any
+) -> None:
+    asked = msgspec.structs.replace(TASK, output_type="digest")
+    ended = msgspec.structs.replace(COMPLETED, text=text)
+
+    assert task_result(asked, ended).parsed == parsed
+    assert task_result(TASK, ended).parsed is None
 
 
 def test_result_of_a_failed_task_has_its_error() -> None:
@@ -224,15 +354,16 @@ def test_result_of_an_unfinished_task_says_where_it_is() -> None:
         state="running",
         attempts=1,
         metadata={"row": 1},
+        session="user-42",
     )
 
 
 def test_result_of_a_task_that_was_never_accepted_has_the_refusal() -> None:
     error = InvalidTask("the prompt is empty")
 
-    result = result_of_error(Task("", metadata={"row": 1}), "a", error)
+    result = result_of_error(Task("", metadata={"row": 1}, session="user-42"), "a", error)
 
     assert (result.id, result.state, result.worker) == ("a", "failed", None)
-    assert result.metadata == {"row": 1}
+    assert (result.metadata, result.session) == ({"row": 1}, "user-42")
     assert result.error is not None
     assert (result.error.type, result.error.message) == ("InvalidTask", "the prompt is empty")
