@@ -28,6 +28,13 @@ def as_messages(prompt: Content) -> list[Message]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
+def text_of(content: str | list[dict[str, Any]]) -> str:
+    """The text in a message's content."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(block["text"] for block in content if block["type"] == "text")
+
+
 def continued(messages: list[Message], prompt: Content) -> list[Message]:
     """`messages` with `prompt` added to them.
 

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import msgspec
 
 from raypool.agent import SessionOptions
 from raypool.backends.base import Backend, Session
+from raypool.backends.dialogue import Message, as_messages
 from raypool.backends.faults import error_event
-from raypool.events import ErrorEvent, Event, ResultEvent, TextEvent
+from raypool.events import ErrorEvent, Event, ResultEvent, TextEvent, ToolResultEvent, ToolUseEvent
 from raypool.response import Response
 from raypool.task import Content
 
 Function: TypeAlias = Callable[[Content, SessionOptions], Awaitable[str | Response]]
 Retryable: TypeAlias = Callable[[Exception], bool]
 
+TOOL_USE = "tool_use"
+
 
 class FunctionBackend(Backend):
     """Answers with `await fn(prompt, options)`, a `str` or a `Response`.
 
-    `fn` gets the prompt as the task has it, and the whole conversation as a list
-    of messages from its second turn on. What it raises fails the turn;
-    `retryable` tells whether another attempt may help. Without it, an
-    exception with a `status_code` (as most client libraries raise) is judged by
-    that, and every other gets its attempts.
+    `fn` gets the prompt as the task has it, and the whole conversation as a list of messages
+    where there is one before it. What it raises fails the turn; `retryable` tells whether
+    another attempt may help. Without it, an exception with a `status_code` (as most client
+    libraries raise) is judged by that, and every other gets its attempts.
+
+    A model that calls tools: `raypool.tools.tool_schema` gives the JSON of each of
+    `options.tools`, and `fn` returns `Response(text=…, stop_reason="tool_use", events=(
+    ToolUseEvent(id, name, input), …))`. raypool runs the tools, and calls `fn` again with the
+    conversation, which then ends with their `tool_result` blocks. `options.output_type` is for
+    `raypool.output_type.output_schema(options)`; raypool checks the answer in any case.
     """
 
     name = "function"
@@ -40,25 +50,28 @@ class FunctionBackend(Backend):
 
 
 class _FunctionSession(Session):
+    messages: list[Message]
+
     def __init__(self, backend: FunctionBackend, options: SessionOptions) -> None:
+        self.messages = list(options.messages)
         self._backend = backend
-        self._options = options
-        self._history: list[dict[str, object]] = []
+        self._options = msgspec.structs.replace(options, messages=())
 
     async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
-        asked = self._with_history(prompt)
+        asked = [*self.messages, *as_messages(prompt)]
         try:
-            answer = await self._backend.fn(asked, self._options)
+            answer: Any = await self._backend.fn(asked if self.messages else prompt, self._options)
         except Exception as error:  # noqa: BLE001 - whatever the user's function raises
             yield self._failure(error)
             return
         if isinstance(answer, str):
             answer = Response(text=answer)
-        if not isinstance(answer, Response):
-            yield _wrong_answer(answer)
+        if (problem := _problem(answer)) is not None:
+            yield ErrorEvent("invalid", "TypeError", problem)
             return
-        yield TextEvent(answer.text)
-        self._remember(prompt, answer.text)
+        for event in _spoken(answer):
+            yield event
+        self.messages = [*asked, {"role": "assistant", "content": _content(answer)}]
         yield ResultEvent(
             model=answer.model,
             stop_reason=answer.stop_reason,
@@ -66,25 +79,49 @@ class _FunctionSession(Session):
             cost_usd=answer.cost_usd,
         )
 
-    def _with_history(self, prompt: Content) -> Content:
-        return [*self._history, *_messages(prompt)] if self._history else prompt
-
-    def _remember(self, prompt: Content, text: str) -> None:
-        self._history += [*_messages(prompt), {"role": "assistant", "content": text}]
-
     def _failure(self, error: Exception) -> ErrorEvent:
         if self._backend.retryable is None:
             return error_event(error)
         return error_event(error, "transient" if self._backend.retryable(error) else "invalid")
 
 
-def _messages(prompt: Content) -> list[dict[str, object]]:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+def _problem(answer: Any) -> str | None:
+    """Why what the function returned is no answer."""
+    if not isinstance(answer, Response):
+        return f"fn must return a str or a Response, got {type(answer).__name__}"
+    if answer.stop_reason == TOOL_USE and not _calls(answer):
+        return (
+            "fn's Response has stop_reason='tool_use', and no events that name a tool; "
+            "return Response(…, events=(ToolUseEvent(id, name, input),))"
+        )
+    if answer.stop_reason != TOOL_USE and _calls(answer):
+        return (
+            f"fn's Response asks for a tool that has no result, and has "
+            f"stop_reason={answer.stop_reason!r}; return Response(…, stop_reason='tool_use')"
+        )
+    return None
 
 
-def _wrong_answer(answer: object) -> ErrorEvent:
-    return ErrorEvent(
-        verdict="invalid",
-        error_type="TypeError",
-        message=f"fn must return a str or a Response, got {type(answer).__name__}",
-    )
+def _calls(answer: Response) -> list[ToolUseEvent]:
+    """The tools that raypool is to run: those that the function has not run itself."""
+    run = {event.id for event in answer.events if isinstance(event, ToolResultEvent)}
+    return [
+        event for event in answer.events if isinstance(event, ToolUseEvent) and event.id not in run
+    ]
+
+
+def _spoken(answer: Response) -> list[Event]:
+    """The text, and the tools that were used or are asked for."""
+    text = [TextEvent(answer.text)] if answer.text else []
+    tools = [event for event in answer.events if isinstance(event, ToolUseEvent | ToolResultEvent)]
+    return [*text, *tools]
+
+
+def _content(answer: Response) -> str | list[dict[str, Any]]:
+    """The answer as the conversation has it; tools that the function has run are its own."""
+    if not (calls := _calls(answer)):
+        return answer.text
+    text = [{"type": "text", "text": answer.text}] if answer.text else []
+    return text + [
+        {"type": TOOL_USE, "id": call.id, "name": call.name, "input": call.input} for call in calls
+    ]

@@ -5,28 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, cast
 
 import msgspec
 from ray.exceptions import RayError
 
 from raypool.agent import SessionOptions
-from raypool.backends.anthropic import AnthropicBackend
 from raypool.backends.base import Session
+from raypool.backends.dialogue import Message, as_messages
 from raypool.backends.faults import error_event
+from raypool.backends.local_client import ServerClient
 from raypool.backends.model_file import ModelFile
-from raypool.backends.model_server import ServerAddress, ServerSettings
+from raypool.backends.model_server import ServerSettings
 from raypool.backends.server_lease import ServerLease
+from raypool.backends.session_schemas import answer_schema
 from raypool.errors import PoolStartError
 from raypool.events import ErrorEvent, Event, ResultEvent, TextEvent, Verdict
 from raypool.task import Content
 
 NEUTRAL_SYSTEM = "You are a helpful assistant."
-IDLE_TIMEOUT_SECONDS = 3600.0
 CONTEXT_ERROR = "exceed_context_size_error"
 SERVER_ERROR = "server_error"
-
-_BODY = {"temperature": 0}
 
 
 class NodeModel:
@@ -36,10 +34,9 @@ class NodeModel:
         self.name = name
         self._lease = lease
         self._lock = asyncio.Lock()
-        self._address: ServerAddress | None = None
-        self._client: AnthropicBackend | None = None
+        self._client: ServerClient | None = None
 
-    async def client(self) -> AnthropicBackend:
+    async def client(self) -> ServerClient:
         """An open client of the server; starts the server when there is none.
 
         Raises:
@@ -47,21 +44,20 @@ class NodeModel:
         """
         async with self._lock:
             address = await asyncio.to_thread(self._lease.address)
-            if self._client is None or address != self._address:
+            if self._client is None or address != self._client.address:
                 await self._disconnect()
-                self._client = _client_of(address, self.name)
+                self._client = ServerClient(address, self.name)
                 await self._client.open()
-                self._address = address
             return self._client
 
     def session(self, options: SessionOptions) -> LocalSession:
         """A new conversation."""
         return LocalSession(self, options)
 
-    async def doubt(self, client: AnthropicBackend) -> None:
+    async def doubt(self, client: ServerClient) -> None:
         """Look the server up again before the next turn: `client` got no answer."""
-        if client is self._client and self._address is not None:
-            await asyncio.to_thread(self._lease.doubt, self._address)
+        if client is self._client:
+            await asyncio.to_thread(self._lease.doubt, client.address)
 
     async def close(self) -> None:
         """Give the server back; it ends with its last user."""
@@ -90,17 +86,19 @@ async def connect(model: ModelFile, slots: int, context_tokens: int) -> NodeMode
 class LocalSession(Session):
     """One conversation; it outlives the server, which keeps nothing of it."""
 
+    messages: list[Message]
+
     def __init__(self, model: NodeModel, options: SessionOptions) -> None:
         self._model = model
         self._wanted = options.model
         self._options = msgspec.structs.replace(
             options, model=model.name, system=options.system or NEUTRAL_SYSTEM
         )
-        self._history: list[dict[str, Any]] = []
+        self._schema = answer_schema(options)
+        self.messages = list(options.messages)
 
     async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
-        added = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        asked = [*self._history, *added]
+        asked = [*self.messages, *as_messages(prompt)]
         refusal = self._refusal(asked)
         if refusal is not None:
             yield refusal
@@ -111,15 +109,23 @@ class LocalSession(Session):
                 if isinstance(event, TextEvent):
                     answer += event.text
                 if isinstance(event, ResultEvent) and answer:
-                    self._history = [*asked, {"role": "assistant", "content": answer}]
+                    self.messages = [*asked, {"role": "assistant", "content": answer}]
                 yield event
 
-    def _refusal(self, asked: list[dict[str, Any]]) -> ErrorEvent | None:
+    def _refusal(self, asked: list[Message]) -> ErrorEvent | None:
         if self._wanted not in (None, self._model.name):
             return ErrorEvent(
                 verdict="fatal",
                 error_type="not_found_error",
                 message=f"the local model is {self._model.name!r}, there is no {self._wanted!r}",
+            )
+        if self._options.tools:
+            return ErrorEvent(
+                verdict="fatal",
+                error_type="tools_not_supported",
+                message=f"the local model {self._model.name!r} cannot call tools: LocalBackend "
+                "has none; for an agent with tools use AnthropicBackend(), with base_url=… for a "
+                "server of your own whose model can",
             )
         if any(map(_has_image, asked)):
             return ErrorEvent(
@@ -129,7 +135,7 @@ class LocalSession(Session):
             )
         return None
 
-    async def _turn(self, asked: list[dict[str, Any]]) -> AsyncGenerator[Event]:
+    async def _turn(self, asked: list[Message]) -> AsyncGenerator[Event]:
         try:
             client = await self._model.client()
         except PoolStartError as error:
@@ -138,9 +144,7 @@ class LocalSession(Session):
         except RayError as error:
             yield error_event(error, "transient")
             return
-        session = await client.start(self._options)
-        answer = cast("AsyncGenerator[Event]", session.prompt(asked))
-        async with aclosing(answer) as events:
+        async with aclosing(client.turn(asked, self._options, self._schema)) as events:
             async for event in events:
                 if isinstance(event, ResultEvent):
                     yield msgspec.structs.replace(event, cost_usd=0.0)
@@ -149,7 +153,7 @@ class LocalSession(Session):
                 else:
                     yield event
 
-    async def _judged(self, event: ErrorEvent, client: AnthropicBackend) -> ErrorEvent:
+    async def _judged(self, event: ErrorEvent, client: ServerClient) -> ErrorEvent:
         """What an error of this server means: it repeats what it said, or it is not there."""
         if event.error_type == CONTEXT_ERROR:
             return _with(event, "invalid", "; LocalBackend(context_tokens=…) sets the size")
@@ -159,18 +163,7 @@ class LocalSession(Session):
         return _with(event, "transient")
 
 
-def _client_of(address: ServerAddress, model: str) -> AnthropicBackend:
-    return AnthropicBackend(
-        model,
-        api_key=address.key,
-        base_url=address.url,
-        idle_timeout=IDLE_TIMEOUT_SECONDS,
-        cache_prompts=False,
-        extra_body=_BODY,
-    )
-
-
-def _has_image(message: dict[str, Any]) -> bool:
+def _has_image(message: Message) -> bool:
     content = message["content"]
     return not isinstance(content, str) and any(block["type"] == "image" for block in content)
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from raypool.agent import SessionOptions
 from raypool.backends.base import Backend, Session
+from raypool.backends.dialogue import Message, as_messages, text_of
 from raypool.backends.faults import error_event
 from raypool.events import ErrorEvent, Event, ResultEvent, TextEvent
 from raypool.task import Content
@@ -31,6 +32,9 @@ class ScriptedBackend(Backend):
 
     `latency` is how long a turn takes, in seconds, or a callable from the
     prompt's text to seconds.
+
+    The script sees each prompt alone, without the conversation before it. It calls no tools;
+    a reply fits an output type when it is the JSON of one.
     """
 
     name = "scripted"
@@ -46,7 +50,7 @@ class ScriptedBackend(Backend):
         self.latency = latency
 
     async def start(self, options: SessionOptions) -> Session:
-        return _ScriptedSession(self)
+        return _ScriptedSession(self, list(options.messages))
 
     async def reply(self, text: str) -> Reply:
         """The script's answer to `text`; raises what the script raises."""
@@ -58,13 +62,38 @@ class ScriptedBackend(Backend):
             answer: Reply | Awaitable[Reply] = self.replies(text)
         else:
             loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(None, self.replies, text)
+            answer = await loop.run_in_executor(None, _called, self.replies, text)
         return await answer if inspect.isawaitable(answer) else answer
 
 
+def _called(
+    script: Callable[[str], Reply | Awaitable[Reply]], text: str
+) -> Reply | Awaitable[Reply]:
+    """No future can hold a `StopIteration`: who awaits it would wait for ever."""
+    try:
+        return script(text)
+    except StopIteration as error:
+        raise RuntimeError("the script raised StopIteration") from error
+
+
 class _ScriptedSession(Session):
-    def __init__(self, backend: ScriptedBackend) -> None:
+    """A turn costs microseconds: messages are made of prompts and replies when they are read."""
+
+    def __init__(self, backend: ScriptedBackend, messages: list[Message]) -> None:
         self._backend = backend
+        self._messages = messages
+        self._unread: list[tuple[Content, str]] = []
+
+    @property
+    def messages(self) -> list[Message]:  # type: ignore[override]  # nobody sets them
+        """The conversation so far."""
+        if self._unread:
+            self._messages = list(self._messages)
+            for prompt, reply in self._unread:
+                answer = {"role": "assistant", "content": reply}
+                self._messages += [*as_messages(prompt), answer]
+            self._unread = []
+        return self._messages
 
     async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
         text = prompt_text(prompt)
@@ -82,6 +111,7 @@ class _ScriptedSession(Session):
             return
         if isinstance(reply, str):
             yield TextEvent(reply)
+            self._unread.append((prompt, reply))
             yield ResultEvent(model=MODEL, usage=_word_usage(text, reply), cost_usd=0.0)
         elif isinstance(reply, Exception):
             yield error_event(reply)
@@ -93,10 +123,7 @@ def prompt_text(prompt: Content) -> str:
     """The text of a prompt; of messages, the text of the last one."""
     if isinstance(prompt, str):
         return prompt
-    content = prompt[-1]["content"]
-    if isinstance(content, str):
-        return content
-    return "\n".join(block["text"] for block in content if block["type"] == "text")
+    return text_of(prompt[-1]["content"])
 
 
 def _word_usage(prompt: str, reply: str) -> Usage:
@@ -108,7 +135,7 @@ def _not_in_script(text: str) -> ErrorEvent:
     return ErrorEvent(
         verdict="invalid",
         error_type="KeyError",
-        message=f"the script has no reply to {text!r:.80}",
+        message=f"the script has no reply to this prompt of {len(text)} characters",
     )
 
 

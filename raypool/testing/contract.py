@@ -6,10 +6,11 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import ClassVar, Concatenate, ParamSpec, TypeAlias
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeAlias
 
 import cloudpickle
 import pytest
+from msgspec import structs
 
 from raypool.agent import SessionOptions
 from raypool.backends.base import Backend, Session
@@ -106,6 +107,39 @@ class BackendContract:
         answer = await _answer(session, self.recall)
 
         assert remembered in answer, f"the first turn is forgotten: {answer!r}"
+
+    @_with_open_backend
+    async def test_a_session_continues_the_messages_that_it_is_opened_with(
+        self, backend: Backend
+    ) -> None:
+        remembered = self._what_is_remembered()
+        earlier = [_said("user", self.fact), _said("assistant", "I will keep it in mind.")]
+        session = await backend.start(structs.replace(self.options, messages=earlier))
+
+        answer = await _answer(session, self.recall)
+
+        assert remembered in answer, f"the messages are forgotten: {answer!r}"
+
+    @_with_open_backend
+    async def test_what_a_session_says_of_its_conversation_opens_another(
+        self, backend: Backend
+    ) -> None:
+        session = await backend.start(self.options)
+        before = session.messages
+        for prompt in (self.fact, self.question):
+            assert await _answer(session, prompt), f"{prompt!r} got no answer"
+        messages = session.messages
+        if messages is None:
+            pytest.skip("messages = None: raypool makes them of prompts and texts")
+
+        assert not before, "messages must be a new list after a turn, or none before the first"
+        assert [one["role"] for one in messages] == ["user", "assistant"] * 2
+        assert self.fact in str(messages[0]), f"the first message is not the prompt: {messages}"
+        again = await backend.start(structs.replace(self.options, messages=messages))
+        answer = await _answer(again, self.recall)
+        assert answer, "a session that was opened with these messages gives no answer"
+        if self.remembered is not None:
+            assert self.remembered in answer, f"the messages are forgotten: {answer!r}"
 
     @_with_open_backend
     async def test_sessions_know_nothing_of_each_other(self, backend: Backend) -> None:
@@ -239,6 +273,10 @@ async def _opened(backend: Backend) -> AsyncIterator[Backend]:
 async def _turn(session: Session, prompt: Content) -> list[Event]:
     """All events of one turn."""
     return [event async for event in session.prompt(prompt)]
+
+
+def _said(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": text}
 
 
 async def _answer(session: Session, prompt: Content) -> str:

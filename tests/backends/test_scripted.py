@@ -67,7 +67,7 @@ def test_a_prompt_that_is_not_in_the_mapping_is_an_error() -> None:
 
     assert isinstance(error, ErrorEvent)
     assert error.verdict == "invalid"
-    assert error.message == "the script has no reply to 'Is it?'"
+    assert error.message == "the script has no reply to this prompt of 6 characters"
 
 
 def fail(_: str) -> str:
@@ -86,6 +86,40 @@ def test_an_exception_makes_the_turn_fail_with_it(replies: Any) -> None:
         "ConnectionError",
         "cut",
     )
+
+
+def stop(_: str) -> str:
+    raise StopIteration
+
+
+async def stop_later(_: str) -> str:
+    raise StopIteration
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("replies", [stop, stop_later])
+def test_a_script_that_raises_what_no_future_can_hold_ends_its_turn(replies: Any) -> None:
+    [error] = ask(ScriptedBackend(replies))
+
+    assert isinstance(error, ErrorEvent)
+    assert error.error_type == "RuntimeError"
+    assert "StopIteration" in error.message
+
+
+def test_a_session_keeps_what_was_said() -> None:
+    earlier = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello."}]
+
+    async def converse() -> list[list[dict[str, Any]] | None]:
+        session = await ScriptedBackend().start(SessionOptions(messages=earlier))
+        told = [session.messages]
+        for prompt in ("One?", [{"role": "user", "content": "Two?"}]):
+            assert [event async for event in session.prompt(prompt)]
+            told.append(session.messages)
+        return told
+
+    one = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "One?"}]
+    two = [{"role": "user", "content": "Two?"}, {"role": "assistant", "content": "Two?"}]
+    assert asyncio.run(converse()) == [earlier, [*earlier, *one], [*earlier, *one, *two]]
 
 
 def test_a_reply_of_another_kind_is_an_error_that_says_what_came() -> None:

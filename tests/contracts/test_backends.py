@@ -91,12 +91,12 @@ class Parrot(Backend):
     name = "parrot"
 
     async def start(self, options: SessionOptions) -> Session:
-        return ParrotSession()
+        return ParrotSession([str(one["content"]) for one in options.messages])
 
 
 class ParrotSession(Session):
-    def __init__(self) -> None:
-        self._heard: list[str] = []
+    def __init__(self, heard: list[str]) -> None:
+        self._heard = heard
 
     async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
         await asyncio.sleep(0)

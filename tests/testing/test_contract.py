@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -25,16 +26,23 @@ class Suite(BackendContract):
 class Sound(Session):
     """Keeps every promise; each subclass breaks one."""
 
-    def __init__(self) -> None:
-        self.heard: list[str] = []
+    def __init__(self, messages: Sequence[dict[str, Any]] = ()) -> None:
+        self.messages = list(messages)
+        self.heard = [str(one["content"]) for one in messages if one["role"] == "user"]
 
     async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
         if prompt == FAILING:
             yield ErrorEvent(verdict="invalid", error_type="Rude", message="not with me")
             return
-        yield TextEvent(" ".join([*self.heard, str(prompt)]))
+        answer = " ".join([*self.heard, str(prompt)])
+        yield TextEvent(answer)
         self.heard.append(str(prompt))
+        self.messages = [*(self.messages or []), said("user", prompt), said("assistant", answer)]
         yield ResultEvent()
+
+
+def said(role: str, content: Content) -> dict[str, Any]:
+    return {"role": role, "content": content}
 
 
 class TalksOn(Sound):
@@ -59,8 +67,8 @@ class Forgetful(Sound):
 class Gossip(Sound):
     everything: list[str] = []  # noqa: RUF012 - shared, which is the point
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, messages: Sequence[dict[str, Any]] = ()) -> None:
+        super().__init__(messages)
         self.heard = self.everything
 
 
@@ -69,6 +77,30 @@ class Hasty(Sound):
         self.heard.append(str(prompt))
         yield TextEvent(" ".join(self.heard))
         yield ResultEvent()
+
+
+class StartsAfresh(Sound):
+    def __init__(self, messages: Sequence[dict[str, Any]] = ()) -> None:
+        super().__init__()
+
+
+class TellsHalf(Sound):
+    async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
+        async for event in super().prompt(prompt):
+            if isinstance(event, ResultEvent):
+                self.messages = (self.messages or [])[:-1]
+            yield event
+
+
+class ChangesItsList(Sound):
+    async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
+        kept = self.messages
+        assert kept is not None
+        async for event in super().prompt(prompt):
+            if isinstance(event, ResultEvent):
+                kept += (self.messages or [])[-2:]
+                self.messages = kept
+            yield event
 
 
 class Raises(Sound):
@@ -99,11 +131,11 @@ class TextOnly(Sound):
 class Backends(Backend):
     """A backend of one kind of session."""
 
-    def __init__(self, session: type[Session]) -> None:
+    def __init__(self, session: type[Sound]) -> None:
         self.session = session
 
     async def start(self, options: SessionOptions) -> Session:
-        return self.session()
+        return self.session(options.messages)
 
 
 class Stuck(Backends):
@@ -118,6 +150,14 @@ class Stuck(Backends):
         (Backends(Silent), Suite.test_text_events_hold_the_answer),
         (Backends(TextOnly), Suite.test_a_prompt_may_be_a_list_of_messages),
         (Backends(Forgetful), Suite.test_a_second_prompt_continues_the_conversation),
+        (
+            Backends(StartsAfresh),
+            Suite.test_a_session_continues_the_messages_that_it_is_opened_with,
+        ),
+        *(
+            (Backends(kind), Suite.test_what_a_session_says_of_its_conversation_opens_another)
+            for kind in (StartsAfresh, TellsHalf, ChangesItsList)
+        ),
         (Backends(Gossip), Suite.test_sessions_know_nothing_of_each_other),
         (
             Backends(Hasty),
