@@ -53,7 +53,7 @@ async def office() -> AsyncIterator[Office]:
     desks.of("mine")
     roster = Roster([WorkerRecord("crew-1", "chemist", Window(64))])
     scheduler = Scheduler(roster, RoundRobin(), Retries(RetryPolicy()), clock)
-    record = TaskRecord(AcceptedTask(1, "a", "why?"))
+    record = TaskRecord(AcceptedTask(1, "a", "why?", output_type="sha256:abc"))
     record.watchers.append(("mine", 5))
     scheduler.reserve(record)
     await ledger.accept([record.task])
@@ -71,7 +71,7 @@ async def test_conversation_goes_into_the_ledger_and_not_to_the_client(office: O
     await office.recorder.record([Ended(office.record, ending(conversation))])
 
     assert office.file.conversation("user-42") == MESSAGES
-    assert await office.delivered() == [Delivery(5, ending())]
+    assert await office.delivered() == [Delivery(5, ending(), output_type="sha256:abc")]
 
 
 async def test_snapshots_are_kept_with_the_endings(office: Office) -> None:
@@ -81,7 +81,10 @@ async def test_snapshots_are_kept_with_the_endings(office: Office) -> None:
     assert office.file.totals().completed == 1
 
 
-async def test_parsed_answer_comes_with_the_delivery(office: Office) -> None:
+async def test_parsed_answer_and_the_type_that_was_asked_for_come_with_the_delivery(
+    office: Office,
+) -> None:
     await office.recorder.record([Ended(office.record, ending(), parsed=b"pickle")])
 
-    assert await office.delivered() == [Delivery(5, ending(), parsed=b"pickle")]
+    (delivery,) = await office.delivered()
+    assert (delivery.parsed, delivery.output_type) == (b"pickle", "sha256:abc")
