@@ -8,6 +8,7 @@ from collections import deque
 from raypool.messages import Assignment
 from raypool.records import AcceptedTask
 from raypool.retries import Tries
+from raypool.usage import Usage
 
 
 class TaskRecord:
@@ -16,17 +17,36 @@ class TaskRecord:
     Attributes:
         task: what was accepted.
         tries: the attempts behind it.
+        usage: tokens spent on it so far.
+        cost_usd: what they cost; `None` when some price is not known.
+        session_turns: how many tasks its session has behind it.
+        streams: somebody wants its text as it is generated.
         worker: the name of the worker it was given to, once it was.
         watchers: (client, ticket) of every future that waits for it.
         is_cancelled: its cancellation was asked for.
         has_ended: its end has been decided.
     """
 
-    __slots__ = ("has_ended", "is_cancelled", "task", "tries", "watchers", "worker")
+    __slots__ = (
+        "cost_usd",
+        "has_ended",
+        "is_cancelled",
+        "session_turns",
+        "streams",
+        "task",
+        "tries",
+        "usage",
+        "watchers",
+        "worker",
+    )
 
     def __init__(self, task: AcceptedTask) -> None:
         self.task = task
         self.tries = Tries()
+        self.usage = Usage()
+        self.cost_usd: float | None = 0.0
+        self.session_turns = 0
+        self.streams = False
         self.worker: str | None = None
         self.watchers: list[tuple[str, int]] = []
         self.is_cancelled = False
@@ -53,7 +73,20 @@ class TaskRecord:
             task.role,
             task.metadata,
             task.timeout,
+            task.session,
+            self.session_turns,
+            task.output_type,
+            self.streams,
+            self.tries.may_wait,
         )
+
+    def spend(self, usage: Usage, cost_usd: float | None) -> None:
+        """Add what an attempt has consumed."""
+        self.usage = self.usage + usage if self.usage.total_tokens else usage
+        if cost_usd is None or self.cost_usd is None:
+            self.cost_usd = None
+        else:
+            self.cost_usd += cost_usd
 
 
 class Line:

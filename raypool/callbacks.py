@@ -4,48 +4,151 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from raypool.agent import Agent
+from raypool.agent import Agent, Halt, Prompt, Skip
+from raypool.task import check_prompt
+
+logger = logging.getLogger(__name__)
+
+USER_ERRORS = (Exception, SystemExit, asyncio.CancelledError)
+"""What the user's code may raise; a `CancelledError` may be its own."""
+
+DECIDING = ("handle_response", "handle_error", "handle_event")
 
 
 class Callbacks:
     """Calls the callbacks of one agent, never two at once.
 
     A `def` callback runs on the agent's own thread, so that a blocking one blocks
-    nothing else; an `async` one runs on the event loop.
+    nothing else; an `async` one runs on the event loop. When the caller of a `def` callback
+    is cancelled, it goes on to its end first: nothing else of the agent may run beside it.
     """
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="raypool-callbacks")
         self._one_at_a_time = asyncio.Lock()
+        self._overridden = frozenset(
+            name for name in vars(Agent) if callable(getattr(Agent, name)) and self._is_own(name)
+        )
+
+    @property
+    def agent(self) -> Agent:
+        """Whose callbacks they are."""
+        return self._agent
 
     def is_overridden(self, name: str) -> bool:
         """Whether the agent has its own callback of that name."""
-        callback = getattr(self._agent, name)
-        return getattr(callback, "__func__", callback) is not getattr(Agent, name)
+        return name in self._overridden
 
     async def call(self, name: str, *args: Any) -> Any:
-        """What the callback returns; raises what it raises."""
-        callback = getattr(self._agent, name)
+        """What the callback returns, of the right kind; raises what it raises.
+
+        Raises:
+            TypeError: it returned what it must not; says what is expected, and what came.
+        """
+        if name not in self._overridden:
+            return None
+        returned = await self.run(getattr(self._agent, name), *args)
+        _check_returned(name, returned)
+        return returned
+
+    async def call_quietly(self, name: str, *args: Any) -> Any:
+        """What the callback returns; what it raises is logged and changes nothing."""
+        if name not in self._overridden:
+            return None
+        try:
+            return await self.call(name, *args)
+        except USER_ERRORS:
+            raise_if_cancelled()
+            logger.exception("%s of worker %r raised; it changes nothing", name, self._agent.worker)
+            return None
+
+    async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What any function of the agent returns, run as its callbacks are."""
         async with self._one_at_a_time:
-            if inspect.iscoroutinefunction(callback):
-                return await callback(*args)
-            loop = asyncio.get_running_loop()
-            returned = await loop.run_in_executor(self._thread, _called, callback, *args)
+            if inspect.iscoroutinefunction(function):
+                return await function(*args, **kwargs)
+            returned = await to_its_end(self._thread, function, *args, **kwargs)
             return await returned if inspect.isawaitable(returned) else returned
 
     def close(self) -> None:
         """Call nothing more; a callback that still runs is left alone."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def _is_own(self, name: str) -> bool:
+        callback = getattr(self._agent, name)
+        return getattr(callback, "__func__", callback) is not getattr(Agent, name)
 
-def _called(callback: Callable[..., Any], *args: Any) -> Any:
+
+def raise_if_cancelled() -> None:
+    """Go on with a cancellation by the caller; one by the user's code itself is an error."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def to_its_end(
+    threads: ThreadPoolExecutor, function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """What a function returns on a thread; a cancellation is raised once it has ended."""
+    called = threads.submit(_called, function, *args, **kwargs)
+    running = asyncio.wrap_future(called)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        if called.cancel():
+            raise
+        while not called.done():
+            try:
+                await asyncio.wait({running})
+            except asyncio.CancelledError:
+                continue
+        if not running.cancelled():
+            running.exception()  # it is not what the caller waits for any more
+        raise
+
+
+def _called(callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """No future can hold a `StopIteration`: who awaits it would wait for ever."""
     try:
-        return callback(*args)
+        return callback(*args, **kwargs)
     except StopIteration as error:
         raise RuntimeError("the callback raised StopIteration") from error
+
+
+def _check_returned(name: str, returned: object) -> None:
+    if name in DECIDING:
+        _check_decision(name, returned)
+    elif name == "pre_turn":
+        _check_before_turn(returned)
+    elif returned is not None and name not in ("init_agent", "snapshot"):
+        raise TypeError(f"{name} must return nothing, got {_brief(returned)}")
+
+
+def _check_decision(name: str, returned: object) -> None:
+    if not isinstance(returned, Prompt | Halt | None):
+        raise TypeError(
+            f"{name} must return None (idle), Prompt(text) or Halt(reason), got {_brief(returned)}"
+        )
+    if isinstance(returned, Prompt):
+        check_prompt(returned.text)
+
+
+def _check_before_turn(returned: object) -> None:
+    if isinstance(returned, Skip | Halt | None):
+        return
+    if not isinstance(returned, str | list):
+        raise TypeError(
+            "pre_turn must return None (as it is), a prompt, Skip(reason) or Halt(reason), "
+            f"got {_brief(returned)}"
+        )
+    check_prompt(returned)
+
+
+def _brief(value: object) -> str:
+    return f"{value!r:.80}"

@@ -312,7 +312,8 @@ class Client:
             cancelled = []
             while self._cancelled and self._cancelled[0][0] <= self._sent:
                 cancelled.append(self._cancelled.popleft()[1])
-        ref = self._dispatcher.submit.remote(self._id, encode(batch), cancelled)
+            types = self._sealer.take_types()
+        ref = self._dispatcher.submit.remote(self._id, encode(batch), cancelled, types)
         self._take_receipt(decode_receipt(ray.get(ref)), len(batch))
 
     def _take_receipt(self, receipt: Receipt, count: int) -> None:

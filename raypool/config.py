@@ -62,6 +62,8 @@ class PoolConfig(Options):
     mailbox_limit: Annotated[int, Field(ge=1)] | None = None
     retry: RetryPolicy = RetryPolicy()
     turn_timeout: Seconds = 600.0
+    max_turns_per_task: Annotated[int, Field(ge=1)] = 50
+    parse_attempts: Annotated[int, Field(ge=1)] = 3
     start_timeout: Seconds = 120.0
     max_pending: Annotated[int, Field(ge=1)] = 100_000
     ledger: str | None = None

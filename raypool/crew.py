@@ -1,4 +1,4 @@
-"""Starting the workers of a pool."""
+"""The worker actors of a pool: started, waited for, and started again."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import SchedulingStrategyT
 
+from raypool.chain_run import TurnRules
 from raypool.config import PoolConfig
 from raypool.errors import PoolStartError
 from raypool.link import WorkerGone, WorkerLink
+from raypool.messages import PoolInfo
 from raypool.names import worker_name
 from raypool.worker import Worker, WorkerSpec, concurrency_groups
 
@@ -21,39 +23,89 @@ PATIENCE_AFTER_ARRIVAL = 1.0
 ORPHAN_SECONDS = 5.0
 
 
-def start_workers(config: PoolConfig, payload: bytes) -> dict[str, WorkerLink]:
-    """Ask Ray for every worker of the pool; by name, in the order of their numbers."""
-    groups: dict[str, Any] = {"concurrency_groups": concurrency_groups(config.concurrency)}
-    actor_class = ray.remote(**groups)(Worker)
-    links: dict[str, WorkerLink] = {}
-    try:
-        for spec in _specs(config):
-            _end_orphan(spec)
-            links[spec.name] = WorkerLink(_start_worker(actor_class, spec, config, payload))
-    except Exception:
-        for link in links.values():
-            link.kill()
-        raise
-    return links
+class Crew:
+    """Starts a pool's workers.
+
+    Attributes:
+        info: what clients, and the workers' agents, know of the pool.
+    """
+
+    def __init__(self, config: PoolConfig, payload: bytes) -> None:
+        self._config = config
+        self._payload = payload
+        self.info = PoolInfo(
+            name=config.name,
+            namespace=config.namespace,
+            roles={worker_name(config.name, n): role for n, role in enumerate(config.crew, 1)},
+            max_pending=config.max_pending,
+            keeps_ledger=config.ledger is not None,
+        )
+
+    def start_all(self) -> dict[str, WorkerLink]:
+        """Ask Ray for every worker; by name, in the order of their numbers."""
+        links: dict[str, WorkerLink] = {}
+        try:
+            for name in self.info.roles:
+                links[name] = self.start(name)
+        except Exception:
+            for link in links.values():
+                link.kill()
+            raise
+        return links
+
+    def start(self, name: str) -> WorkerLink:
+        """Ask Ray for one worker, in the place of any other of its name."""
+        config = self._config
+        _end_orphan(name, config.namespace)
+        groups: dict[str, Any] = {"concurrency_groups": concurrency_groups(config.concurrency)}
+        actor_class: Any = ray.remote(**groups)(Worker)
+        handle = actor_class.options(
+            name=name,
+            namespace=config.namespace,
+            lifetime="detached",
+            scheduling_strategy=SPREAD,
+            max_restarts=0,
+            max_task_retries=0,
+            **config.worker_resources,
+        ).remote(self._spec(name), self._payload)
+        return WorkerLink(handle)
+
+    def _spec(self, name: str) -> WorkerSpec:
+        config = self._config
+        return WorkerSpec(
+            pool=self.info,
+            name=name,
+            role=self.info.roles[name],
+            concurrency=config.concurrency,
+            rules=TurnRules(
+                memory=config.memory,
+                turn_timeout=config.turn_timeout,
+                max_attempts=config.retry.max_attempts,
+                max_turns_per_task=config.max_turns_per_task,
+                parse_attempts=config.parse_attempts,
+            ),
+        )
 
 
-def _end_orphan(spec: WorkerSpec) -> None:
+def _end_orphan(name: str, namespace: str) -> None:
     """A worker of that name, in this pool's only dispatcher, is one of a pool that is dead."""
     try:
-        ray.kill(ray.get_actor(spec.name, namespace=spec.namespace), no_restart=True)
+        ray.kill(ray.get_actor(name, namespace=namespace), no_restart=True)
     except ValueError:
         return
     deadline = time.monotonic() + ORPHAN_SECONDS
     while time.monotonic() < deadline:
         try:
-            ray.get_actor(spec.name, namespace=spec.namespace)
+            ray.get_actor(name, namespace=namespace)
         except ValueError:
             return
         time.sleep(0.01)
 
 
-async def await_ready(config: PoolConfig, links: dict[str, WorkerLink]) -> None:
-    """Return when every worker is ready.
+async def await_ready(
+    config: PoolConfig, links: dict[str, WorkerLink], snapshots: dict[str, str | None]
+) -> None:
+    """Return when every worker is ready, its agent with the state that it has in `snapshots`.
 
     Raises:
         PoolStartError: with the first cause, or what is missing after `start_timeout`.
@@ -63,38 +115,14 @@ async def await_ready(config: PoolConfig, links: dict[str, WorkerLink]) -> None:
     missing = await _each(links, (link.arrive() for link in links.values()), deadline)
     if missing:
         raise PoolStartError(_not_placed(config, missing, len(links)))
-    missing = await _each(links, (link.start() for link in links.values()), deadline)
+    starts = (link.start(snapshots.get(name)) for name, link in links.items())
+    missing = await _each(links, starts, deadline)
     if missing:
         raise PoolStartError(
-            f"worker {missing[0]!r} was not ready within {config.start_timeout:g} s: "
-            "its backend or its agent's init_agent is still busy; "
+            f"worker {missing[0]!r} was not ready within {config.start_timeout:g} s: its backend "
+            "or its agent's init_agent or pre_run is still busy; "
             "a longer start_timeout=… waits longer"
         )
-
-
-def _specs(config: PoolConfig) -> Iterable[WorkerSpec]:
-    for number, role in enumerate(config.crew, start=1):
-        yield WorkerSpec(
-            pool=config.name,
-            namespace=config.namespace,
-            name=worker_name(config.name, number),
-            role=role,
-            concurrency=config.concurrency,
-            memory=config.memory,
-            turn_timeout=config.turn_timeout,
-        )
-
-
-def _start_worker(actor_class: Any, spec: WorkerSpec, config: PoolConfig, payload: bytes) -> Any:
-    return actor_class.options(
-        name=spec.name,
-        namespace=spec.namespace,
-        lifetime="detached",
-        scheduling_strategy=SPREAD,
-        max_restarts=0,
-        max_task_retries=0,
-        **config.worker_resources,
-    ).remote(spec, payload)
 
 
 async def _each(

@@ -6,30 +6,40 @@ import asyncio
 import functools
 import gc
 from collections.abc import Awaitable
+from contextlib import suppress
+from functools import partial
+
+import cloudpickle
+import msgspec
 
 from raypool.backlog import TaskRecord
 from raypool.clock import SystemClock
 from raypool.config import PoolConfig
-from raypool.crew import await_ready, start_workers
+from raypool.crew import Crew, await_ready
 from raypool.desk import Desks
-from raypool.errors import LedgerError, PoolStartError, PoolStopped
+from raypool.errors import LedgerError, PoolStartError, PoolStopped, UnknownWorker
 from raypool.group_commit import GroupCommit
 from raypool.intake import Intake
 from raypool.ledger import POOL_NAME, Ledger
-from raypool.link import WorkerLink
+from raypool.link import WorkerGone, WorkerLink
+from raypool.listening import Listening
 from raypool.messages import (
     Collected,
     Found,
+    Notice,
     PoolInfo,
     Receipt,
     Refusal,
     Submission,
+    Unfinished,
     WorkerReport,
     decode_submissions,
     encode,
 )
+from raypool.output_type import PackedOutputType, read_packed
 from raypool.recorder import Recorder
 from raypool.records import AcceptedTask
+from raypool.replacing import Replacer
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import RoundRobin
@@ -39,12 +49,14 @@ from raypool.sqlite_ledger import SqliteLedger
 from raypool.status import PoolStatus, WorkerState, WorkerStatus
 from raypool.tally import Tally
 from raypool.task import State
+from raypool.telemetry import Broadcast, EventHandler, HandlerThread, encode_events
 from raypool.window import Window
 
 COLLECT_SECONDS = 20.0
 RESUME_PAGE = 5_000
 GARBAGE_THRESHOLDS = (100_000, 20, 50)
 SETTLE_SECONDS = 5.0
+STOP_REASON = "the pool has stopped"
 
 
 class Dispatcher:
@@ -54,17 +66,21 @@ class Dispatcher:
     and decides nothing itself. All of it runs on one event loop.
     """
 
-    def __init__(self, config: PoolConfig, payload: bytes) -> None:
+    def __init__(self, config: PoolConfig, payload: bytes, handler: bytes | None = None) -> None:
         _collect_garbage_rarely()
         self._config = config
-        self._payload = payload
+        self._crew = Crew(config, payload)
+        self._handler = handler
         self._clock = SystemClock()
         self._desks = Desks(self._clock)
+        self._broadcast = Broadcast(self._clock, config.name)
+        self._types: dict[str, bytes] = {}
         self._links: dict[str, WorkerLink] = {}
         self._stopping: asyncio.Task[int] | None = None
         self._stopped = asyncio.Event()
         self._hurry = asyncio.Event()
         self._is_ready = asyncio.Event()
+        self._handler_thread: HandlerThread | None = None
 
     async def start(self) -> PoolInfo:
         """Open the ledger, start the workers, and go on with what is unfinished.
@@ -77,8 +93,9 @@ class Dispatcher:
         except LedgerError as error:
             raise PoolStartError(str(error)) from error
         try:
-            self._links = await asyncio.to_thread(start_workers, self._config, self._payload)
-            await await_ready(self._config, self._links)
+            self._links = await asyncio.to_thread(self._crew.start_all)
+            snapshots = {name: ledger.snapshot(name) for name in self._links}
+            await await_ready(self._config, self._links, snapshots)
             await self._connect(ledger)
             self._is_ready.set()
         except BaseException:
@@ -90,21 +107,20 @@ class Dispatcher:
     async def info(self) -> PoolInfo:
         """What does not change while the pool runs; waits until it does."""
         await self._is_ready.wait()
-        config = self._config
-        return PoolInfo(
-            name=config.name,
-            namespace=config.namespace,
-            roles=dict(zip(self._links, config.crew, strict=True)),
-            max_pending=config.max_pending,
-            keeps_ledger=config.ledger is not None,
-        )
+        return self._crew.info
 
     async def ping(self) -> None:
         """Answer, for who wants to know whether the dispatcher lives."""
 
-    async def submit(self, client: str, batch: bytes, cancelled: list[str]) -> bytes:
-        """Accept a batch of submissions, then cancel tasks by id; a `Receipt`."""
+    async def submit(
+        self, client: str, batch: bytes, cancelled: list[str], types: dict[str, bytes]
+    ) -> bytes:
+        """Accept a batch of submissions, then cancel tasks by id; a `Receipt`.
+
+        `types` are output types, packed, by digest, that the client has not sent before.
+        """
         self._desks.of(client)
+        self._keep_types(types)
         submissions = decode_submissions(batch)
         if self._stopping is None:
             receipt, ended = await self._intake.accept(client, submissions)
@@ -121,16 +137,65 @@ class Dispatcher:
         desk = self._desks.of(client)
         deliveries = await desk.collect(0.0 if self._stopped.is_set() else COLLECT_SECONDS)
         self._desks.touch(client)
-        return encode(Collected(deliveries, self._stopped.is_set() and not deliveries))
+        has_stopped = self._stopped.is_set() and not deliveries
+        return encode(Collected(deliveries, has_stopped, desk.take_texts()))
 
     async def leave(self, client: str) -> None:
         """Forget a client that has what it wants; its tasks go on."""
         self._desks.close(client)
 
-    async def wait_for_all(self, timeout: float | None) -> dict[str, int]:
+    async def notify(self, worker: str, event: bytes) -> None:
+        """Have the agent of a worker hear an event, packed as MessagePack."""
+        record = self._worker(worker)
+        notice = Notice(self._intake.take_number(), msgspec.msgpack.decode(event))
+        self._sender.notify(record, notice)
+
+    async def interrupt(self, worker: str) -> int:
+        """Interrupt the running turns of a worker; how many."""
+        self._worker(worker)
+        try:
+            return await self._links[worker].interrupt()
+        except WorkerGone:
+            return 0
+
+    async def resume(self, worker: str) -> None:
+        """Have a halted worker take tasks again."""
+        record = self._worker(worker)
+        with suppress(WorkerGone):
+            await self._links[worker].resume()
+        if record.halted is not None:
+            self._sender.settled(self._scheduler.resume(record))
+
+    async def conversation(self, session: str) -> bytes:
+        """The messages of a named session, as MessagePack."""
+        messages = await self._ledger.read(lambda ledger: ledger.conversation(session))
+        return msgspec.msgpack.encode(messages)
+
+    async def output_type(self, digest: str) -> bytes:
+        """The output type of that digest, packed; from the ledger its schema alone."""
+        if digest not in self._types:
+            kept = await self._ledger.read(lambda ledger: ledger.output_type(digest))
+            if kept is None:
+                raise LedgerError(f"the ledger has no output type {digest!r}")
+            name, schema_json = msgspec.json.decode(kept, type=tuple[str, str])
+            packed = encode(PackedOutputType(name, schema_json))
+            self._types[digest] = packed
+        return self._types[digest]
+
+    async def telemetry(self, client: str) -> bytes:
+        """What has happened since the client's last call, as soon as something has."""
+        self._broadcast.subscribe(client)
+        timeout = 0.0 if self._stopped.is_set() else COLLECT_SECONDS
+        return encode_events(await self._broadcast.next(client, timeout))
+
+    async def ignore(self, client: str) -> None:
+        """Keep no more telemetry for a client."""
+        self._broadcast.unsubscribe(client)
+
+    async def wait_for_all(self, timeout: float | None) -> list[Unfinished]:
         """Wait for every task accepted so far, at most `timeout` seconds.
 
-        Returns, by worker, how many of them are unfinished: none, unless time ran out or
+        Returns the workers that have some of them left: none, unless time ran out or
         the pool stopped.
         """
         last = self._intake.last_assigned
@@ -143,12 +208,12 @@ class Dispatcher:
             if self._stopped.is_set():
                 raise PoolStopped(f"pool {self._config.name!r} has stopped")
             if not waiting.done():
-                return self._scheduler.unfinished_up_to(last)
+                return self._unfinished_up_to(last)
             await self._ledger.record([])
         finally:
             waiting.cancel()
             stopped.cancel()
-        return {}
+        return []
 
     async def watch(self, client: str, ticket: int, task_id: str) -> Found | None:
         """Have the end of a task delivered to this client too, under `ticket`.
@@ -164,7 +229,7 @@ class Dispatcher:
         if found is None or found.ending is not None:
             return found
         if self._scheduler.get(task_id) is None:
-            self._sender.record(self._intake.resume([found.task]))
+            self._sender.record(await self._intake.resume([found.task]))
             self._sender.pump()
         return await self.watch(client, ticket, task_id)
 
@@ -218,7 +283,7 @@ class Dispatcher:
         if drain:
             await self._unless_hurried(self._sender.finish_up_to(self._intake.last_number))
         self._sender.close()
-        ends = [link.stop(grace) for link in self._links.values()]
+        ends = [link.stop(grace, STOP_REASON) for link in self._links.values()]
         ending = asyncio.gather(*ends, return_exceptions=True)
         await self._unless_hurried(ending, grace + SETTLE_SECONDS)
         await self._sender.settle_all(0.0 if self._hurry.is_set() else SETTLE_SECONDS)
@@ -230,6 +295,10 @@ class Dispatcher:
         finally:
             self._stopped.set()
             self._desks.interrupt()
+            for name in self._links:
+                self._broadcast.emit("worker.stopped", worker=name, reason=STOP_REASON)
+            if self._handler_thread is not None:
+                await asyncio.to_thread(self._handler_thread.close)
         return unfinished
 
     async def _unless_hurried(self, work: Awaitable[object], timeout: float | None = None) -> None:
@@ -249,23 +318,84 @@ class Dispatcher:
         """Join the parts, and give the workers what an earlier run has left."""
         config = self._config
         window = functools.partial(Window, config.concurrency, config.mailbox_limit)
-        roster = Roster(
-            WorkerRecord(name, role, window())
-            for name, role in zip(self._links, config.crew, strict=True)
-        )
+        roles = self._crew.info.roles
+        roster = Roster(WorkerRecord(name, role, window) for name, role in roles.items())
         totals = ledger.totals()
         self._ledger = GroupCommit(ledger)
         self._tally = Tally(totals)
-        self._scheduler = Scheduler(roster, RoundRobin(), Retries(config.retry), self._clock)
-        recorder = Recorder(self._ledger, self._scheduler, self._desks, self._tally)
-        self._sender = Sender(self._scheduler, self._links, recorder, self._clock)
-        self._intake = Intake(self._ledger, self._scheduler, self._desks, totals.last_number)
+        self._scheduler = Scheduler(
+            roster,
+            RoundRobin(),
+            Retries(config.retry),
+            self._clock,
+            concurrency=config.concurrency,
+        )
+        recorder = Recorder(
+            self._ledger, self._scheduler, self._desks, self._tally, self._broadcast
+        )
+        self._sender = Sender(
+            self._scheduler,
+            self._links,
+            recorder,
+            desks=self._desks,
+            broadcast=self._broadcast,
+            clock=self._clock,
+        )
+        self._intake = Intake(
+            self._ledger, self._scheduler, self._desks, self._broadcast, totals.last_number
+        )
+        replacer = Replacer(
+            config,
+            self._crew,
+            self._links,
+            ledger=self._ledger,
+            scheduler=self._scheduler,
+            sender=self._sender,
+            broadcast=self._broadcast,
+        )
+        self._sender.adopt = self._intake.adopt
+        self._sender.replace = replacer.replace
+        self._listening = Listening(self._links, self._broadcast)
+        replacer.on_return = lambda worker: self._listening.join(worker.name)
+        self._begin_telemetry()
         await self._resume()
+
+    def _begin_telemetry(self) -> None:
+        if self._handler is not None:
+            handler: EventHandler = cloudpickle.loads(self._handler)
+            self._handler_thread = HandlerThread(handler, self._clock, self._config.name)
+            self._broadcast.attach(self._handler_thread)
+        for name, role in self._crew.info.roles.items():
+            self._broadcast.emit("worker.started", worker=name, role=role, restarts=0)
+
+    def _keep_types(self, types: dict[str, bytes]) -> None:
+        for digest, packed in types.items():
+            if digest not in self._types:
+                self._types[digest] = packed
+                known = read_packed(packed)
+                kept = msgspec.json.encode((known.name, known.schema_json)).decode()
+                self._ledger.write(partial(_keep_type, digest, kept))
+
+    def _worker(self, name: str) -> WorkerRecord:
+        roster = self._scheduler.roster
+        if name not in roster:
+            workers = ", ".join(repr(worker.name) for worker in roster)
+            raise UnknownWorker(
+                f"pool {self._config.name!r} has no worker {name!r}; it has: {workers}"
+            )
+        return roster[name]
+
+    def _unfinished_up_to(self, number: int) -> list[Unfinished]:
+        counts = self._scheduler.unfinished_up_to(number)
+        return [
+            Unfinished(name, count, self._scheduler.roster[name].halted)
+            for name, count in counts.items()
+        ]
 
     async def _resume(self) -> None:
         last = 0
         while tasks := await self._unfinished_after(last):
-            self._sender.record(self._intake.resume(tasks))
+            self._sender.record(await self._intake.resume(tasks))
             last = tasks[-1].number
         self._sender.pump()
 
@@ -300,17 +430,30 @@ class Dispatcher:
 
     def _worker_status(self, worker: WorkerRecord, report: WorkerReport | None) -> WorkerStatus:
         running = len(report.running) if report else 0
-        state: WorkerState = "processing" if running else "idle"
         return WorkerStatus(
             worker=worker.name,
             role=worker.role,
             node=report.node if report else "",
-            state=state if worker.is_healthy else "dead",
+            state=_state(worker, running),
             queued=max(0, worker.unfinished - running),
             running=running,
             completed=worker.completed,
             failed=worker.failed,
+            restarts=worker.restarts,
+            halted=worker.halted,
         )
+
+
+def _state(worker: WorkerRecord, running: int) -> WorkerState:
+    if not worker.is_healthy:
+        return "starting" if worker.is_coming_back else "dead"
+    if running:
+        return "processing"
+    return "idle" if worker.halted is None else "halted"
+
+
+def _keep_type(digest: str, kept: str, ledger: Ledger) -> None:
+    ledger.keep_output_type(digest, kept)
 
 
 def _collect_garbage_rarely() -> None:

@@ -3,55 +3,93 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+import time
 from collections import deque
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from raypool.agent import AgentStart
-from raypool.messages import Assignment, Outcome
+from raypool.mailbox import Letter, Mailbox, Parcel, Wish
+from raypool.messages import Assignment, Notice, Outcome
 from raypool.outbox import Envelope, Outbox
 from raypool.turns import TurnEngine
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 BLOCKING_CALLS_PER_SLOT = 2
-CANCEL_SECONDS = 1.0
+CONTROL_SECONDS = 1.0
 OUTCOMES_UNDER_WAY = 20_000
+STUCK_SECONDS = 5.0
+GUARD_SECONDS = 0.5
+LAST_WORDS_SECONDS = 0.5
 
 
 class AgentHost:
     """Runs the turns of one agent, at most `slots` at once, in the order in which they come.
 
     Its public methods may be called from any thread, and none of them waits for a
-    turn but `wait_finished`.
+    turn but `wait_finished` and `notify`.
+
+    Args:
+        engine: the agent's.
+        slots: how many turns run at once.
+        give_up: ends the process; called when a turn or a callback still runs
+            `stuck_seconds` after it was interrupted, with its outcome reported.
+        stuck_seconds: how long an interrupt may take.
     """
 
-    def __init__(self, engine: TurnEngine, slots: int) -> None:
+    def __init__(
+        self,
+        engine: TurnEngine,
+        slots: int,
+        *,
+        give_up: Callable[[], None] = lambda: None,
+        stuck_seconds: float = STUCK_SECONDS,
+    ) -> None:
         self._engine = engine
         self._slots = slots
+        self._give_up = give_up
+        self._stuck_seconds = stuck_seconds
+        self._role = ""
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(
             ThreadPoolExecutor(slots * BLOCKING_CALLS_PER_SLOT, thread_name_prefix="raypool-call")
         )
-        self._queue: asyncio.Queue[tuple[Assignment, Envelope]] = asyncio.Queue()
+        self._mailbox = Mailbox()
         self._outbox = Outbox(self._loop)
-        self._running: dict[int, asyncio.Task[None]] = {}
-        self._cancelled: set[int] = set()
+        self._running: dict[int, Letter | Parcel] = {}
+        self._heard: dict[int, Letter] = {}
+        self._quiet = asyncio.Event()
+        self._unwanted: set[int] = set()
         self._slot_tasks: list[asyncio.Task[None]] = []
         self._finished = 0
         self._recently_ended: deque[int] = deque(maxlen=OUTCOMES_UNDER_WAY)
         self._progress = threading.Condition()
         self._posting = threading.Lock()
         self._is_stopping = False
+        self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._live, name="raypool-agent", daemon=True)
+        engine.halting.on_halt = self._shut
+        engine.hear_waiting = self._hear_waiting
+        engine.put_text = self._outbox.put_text
 
-    def start(self, start: AgentStart) -> None:
+    def start(self, start: AgentStart, snapshot: str | None = None) -> None:
         """Initialise the agent; raises what it raises."""
+        self._role = start.role
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._begin(start), self._loop).result()
+        begun = asyncio.run_coroutine_threadsafe(self._begin(start, snapshot), self._loop)
+        begun.result()
+        threading.Thread(target=self._guard, name="raypool-guard", daemon=True).start()
 
-    def post(self, assignments: list[Assignment]) -> Envelope:
+    def post(self, assignments: list[Assignment], *, streams: bool = True) -> Envelope:
         """Queue tasks; the envelope gives their outcomes, and none once the host stops."""
-        envelope = Envelope(len(assignments))
+        envelope = Envelope(len(assignments), streams=streams)
         with self._posting:
             if self._is_stopping:
                 envelope.end()
@@ -59,16 +97,32 @@ class AgentHost:
                 self._loop.call_soon_threadsafe(self._enqueue, assignments, envelope)
         return envelope
 
+    def notify(self, notice: Notice) -> Outcome:
+        """Have the agent hear an event; its outcome, once that and what it led to is dealt with."""
+        letter = Letter(notice, Future())
+        with self._posting:
+            if self._is_stopping:
+                return Outcome(notice.number)
+            self._loop.call_soon_threadsafe(self._receive, letter)
+        return letter.outcome.result()
+
+    def interrupt(self) -> int:
+        """Interrupt every running turn; how many."""
+        self._engine.limits.mark_interrupted()
+        return self._control(self._engine.limits.interrupt, 0)
+
+    def resume(self) -> None:
+        """Take tasks again after a halt."""
+        self._control(self._open, None)
+
     def cancel(self, numbers: list[int]) -> list[int]:
         """Interrupt those of these tasks that run; returns those that will never start.
 
         The others report their outcomes, as do all when the event loop is blocked.
         """
-        dropped: Future[list[int]] = Future()
-        with suppress(RuntimeError, TimeoutError):  # the loop is closed, or blocked
-            self._loop.call_soon_threadsafe(self._cancel, numbers, dropped)
-            return dropped.result(CANCEL_SECONDS)
-        return []
+        for number in numbers:
+            self._engine.limits.mark_interrupted(number)
+        return self._control(lambda: self._cancel(numbers), [])
 
     @property
     def running(self) -> list[int]:
@@ -78,25 +132,31 @@ class AgentHost:
     @property
     def queued(self) -> int:
         """Tasks that have come and whose turn has not started."""
-        return self._queue.qsize()
+        return len(self._mailbox)
 
     @property
     def finished(self) -> int:
         """Attempts that have ended."""
         return self._finished
 
+    @property
+    def halted(self) -> str | None:
+        """Why the agent takes no more tasks; `None` while it does."""
+        return self._engine.halting.reason
+
     def wait_finished(self, count: int) -> None:
         """Wait until `count` attempts have ended since the start."""
         with self._progress:
             self._progress.wait_for(lambda: self._finished >= count)
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, reason: str = "the pool has stopped") -> None:
         """Start nothing new, interrupt what runs after `grace` seconds, and end the agent."""
         with self._posting:
             self._is_stopping = True
         if self._loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(self._end(grace), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._end(grace, reason), self._loop).result()
+        self._has_ended.set()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -105,69 +165,148 @@ class AgentHost:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    async def _begin(self, start: AgentStart) -> None:
+    def _control(self, act: Callable[[], T], otherwise: T) -> T:
+        """What `act` returns on the event loop; `otherwise` when that is closed, or blocked."""
+        done: Future[T] = Future()
+        with suppress(RuntimeError, TimeoutError):
+            self._loop.call_soon_threadsafe(lambda: done.set_result(act()))
+            return done.result(CONTROL_SECONDS)
+        return otherwise
+
+    async def _begin(self, start: AgentStart, snapshot: str | None) -> None:
         try:
-            await self._engine.begin(start)
+            await self._engine.begin(start, snapshot)
         except SystemExit as error:  # would end the loop, and leave `start` waiting
             raise RuntimeError(
                 f"the agent or its backend called sys.exit({error.code!r})"
             ) from error
         self._slot_tasks = [asyncio.create_task(self._slot()) for _ in range(self._slots)]
 
-    async def _end(self, grace: float) -> None:
-        while not self._queue.empty():
-            self._queue.get_nowait()
+    async def _end(self, grace: float, reason: str) -> None:
+        for letter in self._mailbox.clear():
+            letter.outcome.set_result(Outcome(letter.notice.number))
         if self._running:
-            await asyncio.wait(self._running.values(), timeout=grace)
+            self._quiet.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._quiet.wait(), grace)
         for task in self._slot_tasks:
             task.cancel()
         await asyncio.gather(*self._slot_tasks, return_exceptions=True)
         self._outbox.close()
-        await self._engine.end()
+        await self._engine.end(reason)
+
+    # Tasks
 
     def _enqueue(self, assignments: list[Assignment], envelope: Envelope) -> None:
         self._outbox.open(envelope)
         for work in assignments:
-            self._queue.put_nowait((work, envelope))
+            parcel = Parcel(work, envelope)
+            if self._mailbox.is_shut:
+                self._report(parcel, Outcome(work.number, is_returned=True))
+            else:
+                self._mailbox.put(parcel)
 
-    def _cancel(self, numbers: list[int], dropped: Future[list[int]]) -> None:
+    def _shut(self) -> None:
+        """Hand back what has not started, since the agent has halted."""
+        for parcel in self._mailbox.shut():
+            self._report(parcel, Outcome(parcel.work.number, is_returned=True))
+
+    def _open(self) -> None:
+        self._engine.resume()
+        self._mailbox.open()
+
+    def _cancel(self, numbers: list[int]) -> list[int]:
+        ended = set(self._recently_ended)
+        dropped = []
         for number in numbers:
-            if number in self._running and number not in self._cancelled:
-                self._running[number].cancel()
-            self._cancelled.add(number)
-        started = {*self._running, *self._recently_ended}
-        dropped.set_result([number for number in numbers if number not in started])
+            if number in self._running:
+                self._engine.cancel(number)
+            elif self._engine.is_paused(number):
+                self._loop.create_task(self._engine.forget(number))
+            elif number not in ended:
+                self._unwanted.add(number)
+                dropped.append(number)
+        return dropped
 
     async def _slot(self) -> None:
-        me = asyncio.current_task()
-        assert me is not None
         while not self._is_stopping:
-            work, envelope = await self._queue.get()
-            self._running[work.number] = me
-            try:
-                outcome = await self._run(work, me)
-            finally:
-                del self._running[work.number]
-            self._report(envelope, outcome)
+            match await self._mailbox.get():
+                case Letter() as letter:
+                    await self._hear(letter)
+                case Wish(letter, prompt):
+                    self._running[letter.notice.number] = letter
+                    asked = self._engine.ask(letter.notice, prompt, self._role)
+                    self._answer(letter, await self._end_of(letter.notice.number, asked))
+                case Parcel(work) as parcel:
+                    if work.number in self._unwanted:
+                        self._unwanted.discard(work.number)
+                        self._report(parcel, Outcome(work.number))
+                        continue
+                    self._running[work.number] = parcel
+                    self._report(parcel, await self._end_of(work.number, self._engine.run(work)))
 
-    async def _run(self, work: Assignment, me: asyncio.Task[None]) -> Outcome:
-        if work.number in self._cancelled:
-            self._cancelled.discard(work.number)
-            return Outcome(work.number)
+    async def _end_of(self, number: int, turns: Coroutine[Any, Any, Outcome]) -> Outcome:
         try:
-            return await self._engine.run(work)
-        except asyncio.CancelledError:
-            if work.number not in self._cancelled:
-                raise
-            return Outcome(work.number)
+            return await turns
         finally:
-            if work.number in self._cancelled:
-                self._cancelled.discard(work.number)
-                me.uncancel()
+            del self._running[number]
+            if not self._running:
+                self._quiet.set()
 
-    def _report(self, envelope: Envelope, outcome: Outcome) -> None:
-        self._outbox.put(envelope, outcome)
+    def _report(self, parcel: Parcel, outcome: Outcome) -> None:
+        self._outbox.put(parcel.envelope, outcome)
         with self._progress:
             self._finished += 1
             self._recently_ended.append(outcome.number)
             self._progress.notify_all()
+
+    # Notices
+
+    def _receive(self, letter: Letter) -> None:
+        self._mailbox.put(letter)
+        self._engine.log.emit("event.received", queued=self._mailbox.letters)
+
+    async def _hear(self, letter: Letter) -> None:
+        self._heard[letter.notice.number] = letter
+        try:
+            heard = await self._engine.hear(letter.notice)
+        finally:
+            del self._heard[letter.notice.number]
+        if isinstance(heard, Outcome):
+            self._answer(letter, heard)
+        else:
+            self._mailbox.put(Wish(letter, heard))
+
+    async def _hear_waiting(self) -> None:
+        while (letter := self._mailbox.next_letter()) is not None:
+            await self._hear(letter)
+
+    def _answer(self, letter: Letter, outcome: Outcome) -> None:
+        if not letter.outcome.done():
+            letter.outcome.set_result(outcome)
+
+    # What cannot be interrupted
+
+    def _guard(self) -> None:
+        """End the process when something of the user's cannot be interrupted."""
+        while not self._has_ended.wait(GUARD_SECONDS):
+            stuck = self._engine.limits.overdue(self._stuck_seconds)
+            if stuck:
+                self._leave_behind(stuck)
+                return
+
+    def _leave_behind(self, stuck: list[int]) -> None:
+        logger.error(
+            "a turn or a callback still runs %g s after it was interrupted; the worker's process "
+            "ends, is replaced, and its other tasks run again",
+            self._stuck_seconds,
+        )
+        for number in stuck:
+            item = self._running.get(number) or self._heard.get(number)
+            outcome = self._engine.lost(number)
+            if isinstance(item, Parcel):
+                self._outbox.give_up(item.envelope, [outcome])
+            elif item is not None:
+                self._answer(item, outcome)
+        time.sleep(LAST_WORDS_SECONDS)
+        self._give_up()

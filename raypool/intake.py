@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from raypool.backlog import TaskRecord
 from raypool.desk import Desks
 from raypool.errors import InvalidTask, LedgerError
 from raypool.group_commit import GroupCommit
 from raypool.ledger import KnownTask
-from raypool.messages import Delivery, Receipt, Refusal, Submission
+from raypool.messages import Delivery, Outcome, Receipt, Refusal, Submission
 from raypool.recorder import Ended
 from raypool.records import AcceptedTask, Ending
+from raypool.roster import WorkerRecord
 from raypool.scheduler import Scheduler
+from raypool.telemetry import Broadcast
 
 
 class Intake:
     """Accepts tasks: a task is accepted when the ledger has committed it."""
 
     def __init__(
-        self, ledger: GroupCommit, scheduler: Scheduler, desks: Desks, last_number: int
+        self,
+        ledger: GroupCommit,
+        scheduler: Scheduler,
+        desks: Desks,
+        broadcast: Broadcast,
+        last_number: int,
     ) -> None:
         self._ledger = ledger
         self._scheduler = scheduler
         self._desks = desks
+        self._broadcast = broadcast
         self.last_number = last_number
         self.last_assigned = last_number
 
@@ -34,6 +44,7 @@ class Intake:
         worker is left for them.
         """
         receipt = Receipt([], [])
+        await self._look_up_sessions(submissions)
         fresh: list[tuple[Submission, TaskRecord]] = []
         for submission in submissions:
             record = self._scheduler.get(submission.id)
@@ -48,8 +59,31 @@ class Intake:
             return receipt, []
         return receipt, self._enter(fresh, known, receipt)
 
-    def resume(self, tasks: list[AcceptedTask]) -> list[Ended]:
+    def take_number(self) -> int:
+        """A place in the order of acceptance, for what is no task of a client's."""
+        self.last_number += 1
+        self.last_assigned = self.last_number
+        return self.last_number
+
+    async def adopt(self, worker: WorkerRecord, outcome: Outcome) -> None:
+        """Accept the task that an agent has asked for and run by itself.
+
+        Raises:
+            LedgerError: it cannot be committed; its outcome is lost.
+        """
+        asked = outcome.asked
+        assert asked is not None
+        task = AcceptedTask(outcome.number, asked.id, asked.prompt, worker.role)
+        record = TaskRecord(task)
+        await self._ledger.accept([task])
+        self._scheduler.adopt(worker, record)
+
+    async def resume(self, tasks: list[AcceptedTask]) -> list[Ended]:
         """Go on with tasks that the ledger has and that have not ended."""
+        await self._look_up_sessions(tasks)
+        return self._resume(tasks)
+
+    def _resume(self, tasks: list[AcceptedTask]) -> list[Ended]:
         ended = []
         for task in tasks:
             record = TaskRecord(task)
@@ -66,11 +100,43 @@ class Intake:
             receipt.refusals.append(_refuse_other_question(submission))
             return
         record.watchers.append((client, submission.ticket))
+        record.streams = record.streams or submission.stream
         receipt.workers.append((submission.ticket, record.worker))
 
     def _assign(self, record: TaskRecord) -> Ending | None:
         self.last_assigned = max(self.last_assigned, record.number)
-        return self._scheduler.assign(record)
+        ending = self._scheduler.assign(record)
+        if self._broadcast.is_watched:
+            self._tell(record)
+        return ending
+
+    def _tell(self, record: TaskRecord) -> None:
+        task = record.task
+        self._broadcast.emit("task.accepted", task=task.id, role=task.role, session=task.session)
+        if record.worker is not None and not record.has_ended:
+            worker = self._scheduler.roster[record.worker]
+            if worker.unfinished > 1:
+                self._broadcast.emit(
+                    "mailbox.queued",
+                    worker=worker.name,
+                    role=worker.role,
+                    task=task.id,
+                    queued=worker.unfinished,
+                )
+
+    async def _look_up_sessions(self, tasks: Iterable[Submission | AcceptedTask]) -> None:
+        """Know how many tasks each of their sessions has behind it, before they are assigned."""
+        sessions = self._scheduler.sessions
+        names = {task.session for task in tasks if task.session is not None}
+        unknown = [name for name in names if name not in sessions]
+        if not unknown:
+            return
+        try:
+            turns = await self._ledger.read(lambda ledger: ledger.session_turns(unknown))
+        except LedgerError:
+            return  # the commit that follows fails with the same, and says so
+        for name in unknown:
+            sessions.add(name, turns.get(name, 0))
 
     def _reserve(self, client: str, submission: Submission) -> TaskRecord:
         """A task to be committed; of those under one id the first has it until then."""
@@ -82,8 +148,12 @@ class Intake:
             submission.role,
             submission.metadata,
             submission.timeout,
+            submission.session,
+            submission.worker,
+            submission.output_type,
         )
         record = TaskRecord(task)
+        record.streams = submission.stream
         record.watchers.append((client, submission.ticket))
         if self._scheduler.get(task.id) is None:
             self._scheduler.reserve(record)
@@ -127,10 +197,11 @@ class Intake:
         """Have `watchers` wait for a task that the ledger has; the worker that has it."""
         if found.ending is not None:
             for client, ticket in watchers:
-                self._desks.put(client, Delivery(ticket, found.ending))
+                delivery = Delivery(ticket, found.ending, output_type=found.task.output_type)
+                self._desks.put(client, delivery)
             return found.ending.worker, []
         is_live = self._scheduler.get(found.task.id) is not None
-        ended = [] if is_live else self.resume([found.task])
+        ended = [] if is_live else self._resume([found.task])
         record = self._scheduler.get(found.task.id)
         assert record is not None
         record.watchers += watchers
@@ -151,12 +222,18 @@ class Intake:
 
 
 def _is_same(task: AcceptedTask, submission: Submission) -> bool:
-    return task.prompt == submission.prompt and task.role == submission.role
+    return (
+        task.prompt == submission.prompt
+        and task.role == submission.role
+        and task.session == submission.session
+        and task.output_type == submission.output_type
+    )
 
 
 def _refuse_other_question(submission: Submission) -> Refusal:
     message = (
-        f"the ledger has a task {submission.id!r} with another prompt or role; "
+        f"the ledger has a task {submission.id!r} with another prompt, role, session or "
+        "output type; "
         "give this one another id"
     )
     return Refusal(submission.ticket, InvalidTask.__name__, message)

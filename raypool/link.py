@@ -8,7 +8,18 @@ from typing import Any
 
 import ray
 
-from raypool.messages import Assignment, Outcome, WorkerReport, decode_outcomes, encode
+from raypool.messages import (
+    Assignment,
+    Batch,
+    Notice,
+    Outcome,
+    WorkerReport,
+    decode_batch,
+    decode_outcome,
+    decode_outcomes,
+    encode,
+)
+from raypool.telemetry import TelemetryEvent, decode_events
 from raypool.worker import WAITING
 
 STATUS_TIMEOUT_SECONDS = 2.0
@@ -29,18 +40,40 @@ class WorkerLink:
         """The id of the node on which Ray has placed the worker; waits until it has."""
         return str(await self._handle.arrive.remote())
 
-    async def start(self) -> None:
+    async def start(self, snapshot: str | None) -> None:
         """Have the worker's agent and backend get ready; raises what they raise."""
-        await self._handle.start.remote()
+        await self._handle.start.remote(snapshot)
 
-    async def send(self, assignments: list[Assignment]) -> AsyncIterator[list[Outcome]]:
+    async def send(self, assignments: list[Assignment]) -> AsyncIterator[Batch]:
         """Put an envelope into the worker's mailbox; its outcomes in batches, as they come."""
         envelope = encode(assignments)
-        if len(assignments) == 1:
-            yield decode_outcomes(await self._handle.turn_of_one.remote(envelope))
+        if len(assignments) == 1 and not assignments[0].streams:
+            yield Batch(decode_outcomes(await self._handle.turn_of_one.remote(envelope)))
             return
         async for batch in self._handle.turn.remote(envelope):
-            yield decode_outcomes(await batch)
+            yield decode_batch(await batch)
+
+    async def notify(self, notice: Notice) -> Outcome:
+        """Have the worker's agent hear an event; once all that it led to has ended."""
+        return decode_outcome(await self._handle.notify.remote(encode(notice)))
+
+    async def interrupt(self) -> int:
+        """Interrupt every running turn; how many."""
+        interrupted: int = await self._handle.interrupt.remote()
+        return interrupted
+
+    async def resume(self) -> None:
+        """Have the worker take tasks again after its agent has halted."""
+        await self._handle.resume.remote()
+
+    async def watch(self, is_watched: bool) -> None:
+        """Have the worker begin or cease to note what happens."""
+        await self._handle.watch.remote(is_watched)
+
+    async def telemetry(self) -> AsyncIterator[list[TelemetryEvent]]:
+        """What happens in the worker, until it ends or this is called again."""
+        async for batch in self._handle.telemetry.remote():
+            yield decode_events(await batch)
 
     async def finished(self, count: int) -> None:
         """Return when the worker says that it has ended `count` attempts since its start.
@@ -69,9 +102,9 @@ class WorkerLink:
         dropped: list[int] = await self._handle.cancel.remote(numbers)
         return dropped
 
-    async def stop(self, grace: float) -> None:
+    async def stop(self, grace: float, reason: str) -> None:
         """End the agent after at most `grace` seconds for its running turns."""
-        await self._handle.stop.remote(grace)
+        await self._handle.stop.remote(grace, reason)
 
     def kill(self) -> None:
         """End the worker's process now."""

@@ -60,7 +60,6 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
         session_turns: how many tasks its session has behind it.
         output_type: the digest of the type that the answer must be.
         streams: its text is wanted as it is generated.
-        may_retry: a transient failure of this attempt is followed by another.
         may_wait: a refusal of this attempt is waited for.
     """
 
@@ -75,7 +74,6 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     session_turns: int = 0
     output_type: str | None = None
     streams: bool = False
-    may_retry: bool = True
     may_wait: bool = True
 
 
@@ -87,27 +85,24 @@ class Notice(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """What a finished chain of turns gave.
+    """What the last turn of a chain gave.
 
     Attributes:
-        text: the answer of its last turn.
-        usage: tokens of all its turns.
-        duration_ms: how long its last turn ran.
-        cost_usd: of all its turns.
-        events: of its last turn; `None` when text and result are all there was.
-        turns: exchanges with the backend.
+        text: the answer.
+        duration_ms: how long the turn ran.
+        model: the model that answered.
+        stop_reason: why it stopped.
+        session_id: the conversation.
+        events: what came of the turn; `None` when text and result are all there was.
         parsed: the answer as the agent's `output_type`, pickled for its client.
     """
 
     text: str
-    usage: Usage
     duration_ms: float
     model: str | None = None
     stop_reason: str | None = None
     session_id: str | None = None
-    cost_usd: float | None = None
     events: list[Event] | None = None
-    turns: int = 1
     parsed: bytes | None = None
 
 
@@ -124,9 +119,6 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
         traceback: the traceback as text.
         exception: the exception, pickled, where it pickles.
         turn: which turn of the task's chain failed, from 1.
-        turns: exchanges with the backend, this one included.
-        usage: tokens of this attempt, those of the chain's earlier turns included.
-        cost_usd: what they cost.
         answers: the texts that did not fit the output type.
     """
 
@@ -139,9 +131,6 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     traceback: str = ""
     exception: bytes | None = None
     turn: int = 1
-    turns: int = 1
-    usage: Usage = Usage()
-    cost_usd: float | None = None
     answers: list[str] | None = None
 
 
@@ -158,6 +147,9 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     Without an answer and a failure the task was cancelled, unless it `is_returned`.
 
     Attributes:
+        usage: tokens since the task's last outcome.
+        cost_usd: what they cost in USD; `None` when no price is known.
+        turns: exchanges with the backend in the task's chain.
         is_returned: the task was not started, since the worker takes no more.
         skipped: why the agent skipped the task.
         halt: why the worker takes no more tasks from now on.
@@ -169,6 +161,9 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     number: int
     answer: Answer | None = None
     failure: Failure | None = None
+    usage: Usage = Usage()
+    cost_usd: float | None = 0.0
+    turns: int = 0
     is_returned: bool = False
     skipped: str | None = None
     halt: str | None = None
@@ -239,6 +234,14 @@ class Found(msgspec.Struct, frozen=True, array_like=True):
     state: State = "queued"
     worker: str | None = None
     attempts: int = 0
+
+
+class Unfinished(msgspec.Struct, frozen=True, array_like=True):
+    """Dispatcher to client: a worker that has unfinished tasks, and why it does not go on."""
+
+    worker: str
+    count: int
+    halted: str | None = None
 
 
 class PoolInfo(msgspec.Struct, frozen=True):

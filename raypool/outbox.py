@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Protocol
 
-from raypool.messages import Outcome
+from raypool.messages import Batch, Outcome, Piece
 
 LINGER_SECONDS = 0.005
+TEXT_LINGER_SECONDS = 0.05
 
 
 class Timer(Protocol):
@@ -22,14 +23,19 @@ class Timer(Protocol):
 
 
 class Envelope:
-    """One `turn` call while it runs: it waits for outcomes on the call's thread."""
+    """One `turn` call while it runs: it waits for outcomes on the call's thread.
 
-    def __init__(self, count: int) -> None:
+    Args:
+        count: how many tasks it brought.
+        streams: the call gives batches as they come, not all at its end.
+    """
+
+    def __init__(self, count: int, *, streams: bool = True) -> None:
         self.left = count
-        self.streams = count > 1
-        self._batches: SimpleQueue[list[Outcome] | None] = SimpleQueue()
+        self.streams = streams
+        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
 
-    def put(self, batch: list[Outcome]) -> None:
+    def put(self, batch: Batch) -> None:
         """Hand over a batch."""
         self._batches.put(batch)
 
@@ -37,7 +43,7 @@ class Envelope:
         """Let the call return: there will be no more batches."""
         self._batches.put(None)
 
-    def batches(self) -> Iterator[list[Outcome]]:
+    def batches(self) -> Iterator[Batch]:
         """The batches as they come, until the envelope is done."""
         while (batch := self._batches.get()) is not None:
             yield batch
@@ -48,15 +54,18 @@ class Outbox:
 
     An outcome travels with any open envelope of the worker, whichever brought its
     task: the first at once, then at most 5 ms apart. So a batch holds whatever ended
-    in the meantime, and there are few of them. Belongs to one event loop.
+    in the meantime, and there are few of them. Text that a task streams lingers for 50 ms,
+    unless an outcome takes it along. Belongs to one event loop.
     """
 
     def __init__(self, loop: Timer) -> None:
         self._loop = loop
-        self._pending: list[Outcome] = []
+        self._outcomes: list[Outcome] = []
+        self._texts: dict[int, list[str]] = {}
         self._open: dict[Envelope, None] = {}
         self._last_flush = float("-inf")
         self._flush_is_due = False
+        self._text_flush_is_due = False
 
     def open(self, envelope: Envelope) -> None:
         """Let an envelope carry outcomes until it is done."""
@@ -71,7 +80,7 @@ class Outbox:
 
     def put(self, envelope: Envelope, outcome: Outcome) -> None:
         """Take the outcome of a task that `envelope` brought."""
-        self._pending.append(outcome)
+        self._outcomes.append(outcome)
         envelope.left -= 1
         if envelope.left == 0:
             self._hand_to(envelope)
@@ -79,6 +88,23 @@ class Outbox:
             envelope.end()
         elif not self._flush_is_due:
             self._schedule_flush()
+
+    def put_text(self, number: int, text: str) -> None:
+        """Take a piece of the text that a task streams."""
+        self._texts.setdefault(number, []).append(text)
+        if not self._text_flush_is_due:
+            self._text_flush_is_due = True
+            self._loop.call_later(TEXT_LINGER_SECONDS, self._flush_texts)
+
+    def give_up(self, envelope: Envelope, outcomes: list[Outcome]) -> None:
+        """Send these outcomes, and those that wait, whatever becomes of the event loop.
+
+        May be called from any thread; the process is about to end.
+        """
+        waiting, self._outcomes = self._outcomes, []
+        envelope.put(Batch([*waiting, *outcomes]))
+        if not envelope.streams:
+            envelope.end()
 
     def _schedule_flush(self) -> None:
         wait = self._last_flush + LINGER_SECONDS - self._loop.time()
@@ -90,11 +116,20 @@ class Outbox:
 
     def _flush(self) -> None:
         self._flush_is_due = False
+        self._send()
+
+    def _flush_texts(self) -> None:
+        self._text_flush_is_due = False
+        self._send()
+
+    def _send(self) -> None:
         carrier = next((envelope for envelope in self._open if envelope.streams), None)
-        if self._pending and carrier is not None:
+        if (self._outcomes or self._texts) and carrier is not None:
             self._hand_to(carrier)
 
     def _hand_to(self, envelope: Envelope) -> None:
-        batch, self._pending = self._pending, []
+        outcomes, self._outcomes = self._outcomes, []
+        pieces = [Piece(number, "".join(texts)) for number, texts in self._texts.items()]
+        self._texts.clear()
         self._last_flush = self._loop.time()
-        envelope.put(batch)
+        envelope.put(Batch(outcomes, pieces))

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import pickle
 import traceback
 from typing import Any, cast
 
 import cloudpickle
 import msgspec
 
+from raypool import errors
 from raypool.backends.faults import error_event
+from raypool.chain import Chain
+from raypool.errors import Cause, TaskFailed
 from raypool.events import (
     ErrorEvent,
     Event,
     ResultEvent,
     TextEvent,
-    UsageEvent,
     plain_events,
 )
 from raypool.messages import Answer, Failure, Outcome, encode
 from raypool.response import Response
-from raypool.usage import Usage
 
 BROKEN_CONTRACT = "BrokenContract"
+TOO_MANY_TURNS = "TooManyTurns"
 
 _decode = msgspec.msgpack.Decoder(Outcome).decode
 
@@ -39,38 +42,39 @@ def sendable(outcome: Outcome) -> Outcome:
         return Outcome(outcome.number, failure=_broken_contract(message))
 
 
-def answer_of(events: list[Event], session_id: str | None, duration_ms: float) -> Answer:
-    """The answer that a turn's events make; the last one is its result."""
-    result = events[-1]
-    assert isinstance(result, ResultEvent)
-    others = any(not isinstance(event, (TextEvent, ResultEvent)) for event in events)
+def answer_of(chain: Chain, duration_ms: float) -> Answer:
+    """The answer that the chain's turn has come to."""
+    result, conversation = chain.result, chain.conversation
+    assert result is not None
+    is_plain = all(isinstance(event, (TextEvent, ResultEvent)) for event in chain.events)
     return Answer(
-        text="".join([event.text for event in events if isinstance(event, TextEvent)]),
-        usage=_usage(events) if result.usage is None else result.usage,
+        text=chain.text,
         duration_ms=duration_ms,
         model=result.model,
         stop_reason=result.stop_reason,
-        session_id=session_id,
-        cost_usd=result.cost_usd,
-        events=_joined(events) if others else None,
+        session_id=conversation.id if conversation else None,
+        events=None if is_plain and chain.exchanges_of_turn == 1 else _joined(chain.events),
+        parsed=_pickled_parsed(chain),
     )
 
 
-def response_of(answer: Answer) -> Response:
-    """The answer as the agent and the caller see it."""
+def response_of(chain: Chain, answer: Answer) -> Response:
+    """The answer as the agent sees it, with what the turn has consumed."""
+    result = ResultEvent(answer.model, answer.stop_reason, chain.turn_usage, chain.turn_cost_usd)
     return Response(
         text=answer.text,
-        usage=answer.usage,
+        usage=chain.turn_usage,
         duration_ms=answer.duration_ms,
         model=answer.model,
         stop_reason=answer.stop_reason,
         session_id=answer.session_id,
-        events=tuple(answer.events) if answer.events else _plain_events(answer),
-        cost_usd=answer.cost_usd,
+        events=tuple(answer.events or plain_events(answer.text, result)),
+        parsed=chain.parsed,
+        cost_usd=chain.turn_cost_usd,
     )
 
 
-def failure_of_event(event: ErrorEvent, duration_ms: float) -> Failure:
+def failure_of_event(chain: Chain, event: ErrorEvent, duration_ms: float) -> Failure:
     """The failure of a turn that ended in an error event."""
     return Failure(
         kind="BackendError",
@@ -81,19 +85,21 @@ def failure_of_event(event: ErrorEvent, duration_ms: float) -> Failure:
         retry_after=event.retry_after,
         traceback=event.traceback,
         exception=_pickled(event.exception),
+        turn=chain.number,
+        answers=chain.answers or None,
     )
 
 
-def failure_of_raised(error: BaseException, duration_ms: float) -> Failure:
+def failure_of_raised(chain: Chain, error: BaseException, duration_ms: float) -> Failure:
     """The failure of a turn whose backend raised what it should have yielded."""
     try:
         event = error_event(error)
     except Exception:  # noqa: BLE001 - its own fields or text raise
         event = ErrorEvent("transient", type(error).__name__, _message(error), exception=error)
-    return failure_of_event(event, duration_ms)
+    return failure_of_event(chain, event, duration_ms)
 
 
-def failure_of_callback(error: BaseException, duration_ms: float) -> Failure:
+def failure_of_callback(chain: Chain, error: BaseException, duration_ms: float) -> Failure:
     """The failure of a turn whose agent raised; the same answer would raise again."""
     return Failure(
         kind="TaskFailed",
@@ -103,16 +109,41 @@ def failure_of_callback(error: BaseException, duration_ms: float) -> Failure:
         duration_ms=duration_ms,
         traceback="".join(traceback.format_exception(error)),
         exception=_pickled(error),
+        turn=chain.number,
     )
 
 
-def failure_of_timeout(limit: float, duration_ms: float) -> Failure:
+def failure_of_timeout(chain: Chain, limit: float, duration_ms: float) -> Failure:
     """The failure of a turn that ran longer than `limit` seconds; not tried again."""
     message = (
         f"the turn did not finish within {limit:g} s and was interrupted; "
         "for longer turns set turn_timeout=… on the pool or timeout=… on the task"
     )
-    return Failure("TurnTimeout", "invalid", "TurnTimeout", message, duration_ms)
+    return Failure("TurnTimeout", "invalid", "TurnTimeout", message, duration_ms, turn=chain.number)
+
+
+def failure_of_interrupt(chain: Chain, duration_ms: float) -> Failure:
+    """The failure of a turn that somebody interrupted; not tried again."""
+    message = "the turn was interrupted by Pool.interrupt or cancel"
+    return Failure("Interrupted", "invalid", "Interrupted", message, duration_ms, turn=chain.number)
+
+
+def failure_of_too_many_turns(chain: Chain, limit: int) -> Failure:
+    """The failure of a task whose agent asks without end."""
+    message = (
+        f"the agent asked for another turn after max_turns_per_task={limit}; let handle_response "
+        "return None or Halt(…) at some point, or raise the limit on the pool"
+    )
+    return Failure("TaskFailed", "invalid", TOO_MANY_TURNS, message, turn=chain.number)
+
+
+def error_of(chain: Chain, failure: Failure, worker: str) -> TaskFailed:
+    """The failure as the agent sees it."""
+    kind: type[TaskFailed] = getattr(errors, failure.kind)
+    exception = pickle.loads(failure.exception) if failure.exception else None  # noqa: S301 - ours
+    answers = tuple(failure.answers or ())
+    cause = Cause(failure.type, failure.message, failure.traceback, exception, answers)
+    return kind(chain.work.id, worker, chain.attempt, cause)
 
 
 def _broken_contract(message: str) -> Failure:
@@ -143,25 +174,24 @@ def _unicode(value: Any) -> Any:
     return value
 
 
-def _plain_events(answer: Answer) -> tuple[Event, ...]:
-    result = ResultEvent(answer.model, answer.stop_reason, answer.usage, answer.cost_usd)
-    return plain_events(answer.text, result)
-
-
-def _usage(events: list[Event]) -> Usage:
-    counted = [event.usage for event in events if isinstance(event, UsageEvent)]
-    return counted[-1] if counted else Usage()
-
-
 def _joined(events: list[Event]) -> list[Event]:
-    """The events, each run of text pieces as one."""
+    """The events of a turn: each run of text pieces as one, and the last result alone."""
     joined: list[Event] = []
-    for event in events:
+    for event in events[:-1]:
+        if isinstance(event, ResultEvent):
+            continue
         if isinstance(event, TextEvent) and joined and isinstance(joined[-1], TextEvent):
             joined[-1] = TextEvent(joined[-1].text + event.text)
         else:
             joined.append(event)
-    return joined
+    return [*joined, events[-1]]
+
+
+def _pickled_parsed(chain: Chain) -> bytes | None:
+    """What the agent's own output type made of the answer; a client knows the task's type."""
+    if chain.parsed is None or chain.work.output_type is not None:
+        return None
+    return cast(bytes, cloudpickle.dumps(chain.parsed))
 
 
 def _pickled(error: BaseException | None) -> bytes | None:

@@ -8,16 +8,20 @@ import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import cloudpickle
 
 from raypool.agent import Agent
+from raypool.telemetry import EventHandler, check_handler
+
+if TYPE_CHECKING:
+    from raypool.messages import PoolInfo
 
 _PICKLING = threading.RLock()
 
@@ -25,8 +29,15 @@ _PICKLING = threading.RLock()
 copyreg.pickle(type(dataclasses.MISSING), lambda _: "MISSING")
 
 
-def pack(agent: type[Agent], agent_options: Mapping[str, Any], backend: object) -> bytes:
+def pack(
+    agent: type[Agent],
+    agent_options: Mapping[str, Any],
+    backend: object,
+    attach: Callable[[PoolInfo], object],
+) -> bytes:
     """Pickle what a worker needs; only workers of the pool unpickle it.
+
+    `attach` makes the handle by which an agent reaches its pool.
 
     What is defined in a module that workers could not import (a file beside none of the
     directories that Ray gives them) travels as code, so that it needs no installing.
@@ -38,7 +49,21 @@ def pack(agent: type[Agent], agent_options: Mapping[str, Any], backend: object) 
     with travelling_as_code():
         for option, value in parts.items():
             _check_pickles(option, value)
-        return cast(bytes, cloudpickle.dumps(tuple(parts.values())))
+        return cast(bytes, cloudpickle.dumps((*parts.values(), attach)))
+
+
+def pack_handler(handler: EventHandler | None) -> bytes | None:
+    """Pickle the handler of a pool's events; only its dispatcher unpickles it.
+
+    Raises:
+        TypeError: it is no handler, or cannot be pickled; says why.
+    """
+    if handler is None:
+        return None
+    check_handler(handler)
+    with travelling_as_code():
+        _check_pickles("on_event", handler)
+        return cast(bytes, cloudpickle.dumps(handler))
 
 
 def _check_pickles(option: str, value: object) -> None:

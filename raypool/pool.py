@@ -13,6 +13,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import msgspec
+import uuid_utils
+
 from raypool.agent import Agent, RoleAgent
 from raypool.backends.base import Backend
 from raypool.client import Client
@@ -25,18 +28,20 @@ from raypool.errors import (
     RaypoolError,
     UnknownRole,
     UnknownTask,
+    UnknownWorker,
     WaitTimeout,
 )
 from raypool.future import TaskFuture
 from raypool.mapping import as_task, map_tasks
-from raypool.messages import PoolInfo, decode_ended, decode_found
+from raypool.messages import PoolInfo, Unfinished, decode_ended, decode_found
 from raypool.names import find_dispatcher
 from raypool.records import task_result
 from raypool.response import TaskResult, WorkerResults
 from raypool.starting import ask_info, start_dispatcher
 from raypool.status import PoolStatus
 from raypool.stream import Stream
-from raypool.task import Content, Task, check_task
+from raypool.task import Content, Task, check_json, check_task
+from raypool.telemetry import EventHandler, TelemetryEvent, decode_events
 from raypool.verdicts import result_of_found
 
 RESULTS_PAGE = 1_000
@@ -81,6 +86,9 @@ class Pool:
         mailbox_limit: int | None = None,
         retry: RetryPolicy | None = None,
         turn_timeout: float = 600.0,
+        max_turns_per_task: int = 50,
+        parse_attempts: int = 3,
+        on_event: EventHandler | None = None,
         start_timeout: float = 120.0,
         max_pending: int = 100_000,
         ledger: str | None = None,
@@ -107,6 +115,12 @@ class Pool:
                 `None` adapts to how fast it is.
             retry: how often a failed turn is tried again; `None` means `RetryPolicy()`.
             turn_timeout: the longest that one turn may run, in seconds.
+            max_turns_per_task: the most turns of one task, when its agent asks for more or its
+                model calls tools; a task that reaches it fails.
+            parse_attempts: how many answers in all a model may give before one fits the
+                output type.
+            on_event: is called with every `TelemetryEvent`, on a thread beside the
+                dispatcher; one that raises is detached.
             start_timeout: the longest to wait for the workers, in seconds.
             max_pending: how many tasks a client may have unfinished before `submit` waits.
             ledger: a file that keeps tasks and results beyond the pool's life; relative to
@@ -133,6 +147,8 @@ class Pool:
             "mailbox_limit": mailbox_limit,
             "retry": RetryPolicy() if retry is None else retry,
             "turn_timeout": turn_timeout,
+            "max_turns_per_task": max_turns_per_task,
+            "parse_attempts": parse_attempts,
             "start_timeout": start_timeout,
             "max_pending": max_pending,
             "namespace": namespace,
@@ -142,7 +158,8 @@ class Pool:
             options,
             name=name,
             ledger=ledger,
-            crew=(agent, agent_options, backend),
+            agents=(agent, agent_options, backend, _attach),
+            on_event=on_event,
             address=address,
             worker_resources=worker_resources,
         )
@@ -213,12 +230,27 @@ class Pool:
         prompt: Content | Task,
         *,
         role: str | None = None,
+        session: str | None = None,
         id: str | None = None,  # noqa: A002 - the contract's word
         metadata: Any = None,
         timeout: float | None = None,
+        output_type: Any = None,
+        stream: bool = False,
         block: bool = True,
     ) -> TaskFuture:
         """Hand over one task and return at once.
+
+        Args:
+            prompt: a text, Messages-API messages that end with the user's, or a `Task`.
+            role: the role that must answer.
+            session: the conversation to continue, by a name of yours.
+            id: the task's name for ever; a second submit with it gives the same task's future.
+            metadata: whatever JSON can hold; comes back on the result.
+            timeout: the longest that one turn may run, in seconds.
+            output_type: what the answer must be: a pydantic model, or another type that
+                pydantic can validate; `Response.parsed` is then one.
+            stream: let `TaskFuture.stream` give the text as it is generated.
+            block: wait for room.
 
         Waits only when `max_pending` tasks of this process are unfinished, and not even
         then with `block=False` or on a thread that runs an event loop.
@@ -229,11 +261,11 @@ class Pool:
             PoolFull: there is no room, and the call may not wait.
             PoolStopped: the pool has stopped.
         """
-        options = (role, id, metadata, timeout)
+        options = (role, id, metadata, timeout, session, output_type, stream)
         task = prompt
         if not isinstance(task, Task):
             task = Task(task, *options)
-        elif options != (None, None, None, None):
+        elif any(option not in (None, False) for option in options):
             raise InvalidTask("a Task brings its own options; submit takes none beside it")
         self._check(task)
         return self._client.submit([task], block=block and not _runs_event_loop())[0]
@@ -262,6 +294,23 @@ class Pool:
         window = self._info.max_pending
         return Stream(map_tasks(self.submit, prompts, ordered=ordered, window=window))
 
+    def broadcast(self, prompt: Content | Task, *, role: str | None = None) -> list[TaskFuture]:
+        """One task for each worker, or each of a role: a panel of experts.
+
+        In the order of the workers' numbers. A `Task` with an id, or in a session, is refused.
+
+        Raises what `submit` raises.
+        """
+        task = as_task(prompt)
+        if task.id is not None or task.session is not None:
+            raise InvalidTask("broadcast makes a task for each worker; leave out id and session")
+        if role is not None:
+            task = msgspec.structs.replace(task, role=role)
+        self._check(task)
+        workers = [name for name, one in self.workers.items() if task.role in (None, one)]
+        tasks = [task] * len(workers)
+        return self._client.submit(tasks, block=not _runs_event_loop(), workers=workers)
+
     def wait_for_all(self, timeout: float | None = 120.0) -> None:
         """Wait for every task submitted before the call, retries included.
 
@@ -276,7 +325,7 @@ class Pool:
         barrier = client.barrier()
         try:
             if not client.flush(left()):
-                raise self._late(timeout, {})
+                raise self._late(timeout, [])
             seconds = left()
             patience = None if seconds is None else seconds + ANSWER_SECONDS
             unfinished = client.call("wait_for_all", seconds, timeout=patience)
@@ -341,6 +390,63 @@ class Pool:
         """The pool's name."""
         return self._info.name
 
+    @property
+    def workers(self) -> dict[str, str]:
+        """The workers' names, in the order of their numbers, each with its role."""
+        return dict(self._info.roles)
+
+    def notify(self, worker: str, event: Any) -> None:
+        """Have the agent of a worker handle an event; returns at once.
+
+        It is heard at the end of a running turn, in the order of arrival, before anything
+        from the mailbox. `wait_for_all` waits for it too, and for what it leads to.
+
+        Args:
+            worker: the worker's name.
+            event: whatever JSON can hold.
+
+        Raises:
+            UnknownWorker: the pool has no worker of that name.
+            TypeError: JSON cannot hold the event.
+        """
+        self._check_worker(worker)
+        try:
+            check_json(event, "an event")
+        except InvalidTask as error:
+            raise TypeError(str(error)) from None
+        self._client.call("notify", worker, msgspec.msgpack.encode(event))
+
+    def interrupt(self, worker: str) -> int:
+        """Interrupt the running turn of a worker, or all of them; how many there were.
+
+        The agent's `handle_error` gets an `Interrupted`, which the task fails with unless
+        that decides otherwise; the worker goes on with its next task.
+
+        Raises:
+            UnknownWorker: the pool has no worker of that name.
+        """
+        self._check_worker(worker)
+        interrupted: int = self._client.call("interrupt", worker)
+        return interrupted
+
+    def resume(self, worker: str) -> None:
+        """Have a halted worker take tasks again; does nothing for one that is not halted.
+
+        Raises:
+            UnknownWorker: the pool has no worker of that name.
+        """
+        self._check_worker(worker)
+        self._client.call("resume", worker)
+
+    def events(self) -> Stream[TelemetryEvent]:
+        """What happens in the pool from the first step on, as it happens; ends with the pool.
+
+        `raypool.telemetry.EVENTS` lists what there is. A reader that falls 10,000 events
+        behind loses the oldest, and gets a `telemetry.dropped`. Works in `for` and in
+        `async for`.
+        """
+        return Stream(self._events())
+
     def status(self) -> PoolStatus:
         """The pool as it is now; takes milliseconds, also while turns run."""
         status: PoolStatus = self._client.call("status")
@@ -402,6 +508,22 @@ class Pool:
                 f"pool {self.name!r} has no worker with the role {task.role!r}; it has: {roles}"
             )
 
+    def _check_worker(self, worker: str) -> None:
+        if worker not in self._info.roles:
+            names = ", ".join(map(repr, self._info.roles))
+            raise UnknownWorker(f"pool {self.name!r} has no worker {worker!r}; it has: {names}")
+
+    def _events(self) -> Generator[TelemetryEvent, None, None]:
+        reader = str(uuid_utils.uuid7())
+        try:
+            while True:
+                yield from decode_events(self._client.call("telemetry", reader))
+        except PoolStopped:
+            return
+        finally:
+            with suppress(RaypoolError):
+                self._client.call("ignore", reader)
+
     def _pages(self) -> Generator[TaskResult, None, None]:
         after = 0
         while page := decode_ended(self._client.call("ended", after, RESULTS_PAGE)):
@@ -409,8 +531,8 @@ class Pool:
                 yield task_result(ended.task, ended.ending)
             after = page[-1].position
 
-    def _late(self, timeout: float | None, unfinished: dict[str, int]) -> WaitTimeout:
-        counts = ", ".join(f"{worker!r} has {count}" for worker, count in unfinished.items())
+    def _late(self, timeout: float | None, unfinished: list[Unfinished]) -> WaitTimeout:
+        counts = ", ".join(map(_brief, unfinished))
         return WaitTimeout(
             f"not every task of pool {self.name!r} has ended after {timeout} s"
             f"{': ' + counts if counts else ''}; they go on, and a longer timeout waits longer"
@@ -430,6 +552,14 @@ class Pool:
 
     def _stopped(self) -> PoolStopped:
         return PoolStopped(f"pool {self.name!r} has stopped")
+
+
+def _brief(unfinished: Unfinished) -> str:
+    text = f"{unfinished.worker!r} has {unfinished.count}"
+    if unfinished.halted is None:
+        return text
+    why = f" ({unfinished.halted})" if unfinished.halted else ""
+    return f"{text} and has halted{why}: Pool.resume({unfinished.worker!r}) lets it go on"
 
 
 def _attach(info: PoolInfo) -> Pool:

@@ -17,14 +17,42 @@ class Tries:
     """What a task has behind it.
 
     Attributes:
-        attempts: attempts that were made; a refusal is none.
+        turn: the turn of the task's chain that was tried last, from 1.
+        attempts: attempts that were made at that turn; a refusal is none.
+        earlier: attempts at the chain's other turns that have failed.
         refusals: how often the provider had no capacity, since the last attempt.
         refused_seconds: how long the task has waited for capacity in all.
+        deaths: how often a worker has died that may have been running the task.
     """
 
+    turn: int = 1
     attempts: int = 0
+    earlier: int = 0
     refusals: int = 0
     refused_seconds: float = 0.0
+    deaths: int = 0
+
+    @property
+    def in_all(self) -> int:
+        """Attempts at every turn."""
+        return self.earlier + self.attempts
+
+    @property
+    def was_tried(self) -> bool:
+        """Whether a worker may keep something of it."""
+        return bool(self.in_all or self.refusals)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the task may be refused once more."""
+        return self.refused_seconds < REFUSED_LIMIT_SECONDS
+
+    def begin(self, turn: int) -> None:
+        """Count attempts at that turn from now on."""
+        if turn != self.turn:
+            self.turn = turn
+            self.earlier += self.attempts
+            self.attempts = 0
 
 
 class Retries:
@@ -45,6 +73,7 @@ class Retries:
 
         A wait that the provider asked for is never cut short.
         """
+        tries.begin(failure.turn)
         if failure.verdict == "refused":
             return self._after_refusal(tries, failure)
         tries.attempts += 1
@@ -54,10 +83,17 @@ class Retries:
         return max(self._backoff(tries.attempts), failure.retry_after or 0.0)
 
     def _after_refusal(self, tries: Tries, failure: Failure) -> float | None:
+        if not tries.may_wait:
+            return None
         tries.refusals += 1
         delay = max(self._backoff(tries.refusals), failure.retry_after or 0.0)
         tries.refused_seconds += delay
-        return delay if tries.refused_seconds <= REFUSED_LIMIT_SECONDS else None
+        return delay
+
+    def survives(self, tries: Tries) -> bool:
+        """Count the death of a worker that may have run the task; whether it is run again."""
+        tries.deaths += 1
+        return tries.deaths < self._policy.max_deaths
 
     def _backoff(self, count: int) -> float:
         state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from raypool.backlog import Line, TaskRecord
+from raypool.messages import Notice
 from raypool.window import Window
 
 
@@ -15,25 +16,48 @@ class WorkerRecord:
         name: `<pool>-<number>`.
         role: its role.
         line: tasks given to it that wait in the dispatcher.
-        held: tasks sent to it and not ended, by number.
-        waiting: its tasks that wait for another attempt, by number.
-        sent: how many attempts were sent to it.
+        held: tasks sent to it and not ended, by number, in the order in which they were sent.
+        waiting: its tasks that wait for another attempt or their session's turn, by number.
+        notices: what it was notified of and has not dealt with, by number.
+        sent: how many attempts were sent to its process.
         completed: tasks it completed.
         failed: tasks that failed on it for good.
-        is_healthy: it takes tasks.
+        restarts: how often its process was replaced.
+        is_healthy: its process lives and is ready.
+        is_coming_back: its process is being replaced.
+        halted: why it takes no tasks; `None` while it does.
     """
 
-    def __init__(self, name: str, role: str, window: Window) -> None:
+    def __init__(self, name: str, role: str, new_window: Callable[[], Window]) -> None:
         self.name = name
         self.role = role
-        self.window = window
         self.line = Line()
         self.held: dict[int, TaskRecord] = {}
         self.waiting: dict[int, TaskRecord] = {}
-        self.sent = 0
+        self.notices: dict[int, Notice] = {}
         self.completed = 0
         self.failed = 0
+        self.restarts = 0
+        self.is_coming_back = False
+        self._new_window = new_window
+        self.begin()
+
+    def begin(self) -> None:
+        """A new process is ready."""
+        self.window = self._new_window()
+        self.sent = 0
+        self.halted: str | None = None
         self.is_healthy = True
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether it can be sent tasks now."""
+        return self.is_healthy and self.halted is None
+
+    @property
+    def may_take_tasks(self) -> bool:
+        """Whether it can be sent tasks now, or some time later."""
+        return self.is_healthy or self.is_coming_back
 
     @property
     def unfinished(self) -> int:
@@ -46,26 +70,31 @@ class Roster:
 
     def __init__(self, workers: Iterable[WorkerRecord]) -> None:
         self._workers = {worker.name: worker for worker in workers}
-        self._healthy: dict[str | None, list[WorkerRecord]] = {}
-        self._sort_healthy()
+        self._choice: dict[str | None, list[WorkerRecord]] = {}
+        self.sort()
 
     def __iter__(self) -> Iterator[WorkerRecord]:
         return iter(self._workers.values())
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._workers
+
     def __getitem__(self, name: str) -> WorkerRecord:
         return self._workers[name]
 
-    def healthy(self, role: str | None) -> list[WorkerRecord]:
-        """The healthy workers of a role; of all roles for `None`."""
-        return self._healthy.get(role, [])
+    def choice(self, role: str | None) -> list[WorkerRecord]:
+        """The workers that a task of that role may be given to; of all roles for `None`.
 
-    def mark_dead(self, worker: WorkerRecord) -> None:
-        """Give `worker` nothing more."""
-        worker.is_healthy = False
-        self._sort_healthy()
+        Those that take tasks now; when there are none, those that will later.
+        """
+        return self._choice.get(role, [])
 
-    def _sort_healthy(self) -> None:
-        alive = [worker for worker in self if worker.is_healthy]
-        self._healthy = {None: alive}
-        for worker in alive:
-            self._healthy.setdefault(worker.role, []).append(worker)
+    def sort(self) -> None:
+        """Look again which worker takes tasks."""
+        roles = {None, *(worker.role for worker in self)}
+        self._choice = {role: self._choose(role) for role in roles}
+
+    def _choose(self, role: str | None) -> list[WorkerRecord]:
+        workers = [worker for worker in self if role in (None, worker.role)]
+        now = [worker for worker in workers if worker.takes_tasks]
+        return now or [worker for worker in workers if worker.may_take_tasks]

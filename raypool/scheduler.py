@@ -1,6 +1,6 @@
 """Every unfinished task of a pool, and what happens to it next.
 
-Told what happened (a task was accepted, an attempt ended, a worker died, time has
+Told what happened (a task was accepted, an attempt ended, a worker died or halted, time has
 passed), it says what to do: which tasks to send where, and how a task ended. It
 neither waits nor talks to anybody.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from raypool.backlog import TaskRecord
 from raypool.clock import Clock
@@ -18,16 +18,42 @@ from raypool.records import Ending, EndState, StoredCause
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import Routing
+from raypool.sessions import Sessions
+
+
+class Decided(NamedTuple):
+    """A task whose ending is decided."""
+
+    record: TaskRecord
+    ending: Ending
+
+
+class Delayed(NamedTuple):
+    """A task that will be tried again, after so many seconds."""
+
+    record: TaskRecord
+    failure: Failure
+    seconds: float
 
 
 class Scheduler:
     """Keeps the unfinished tasks and decides who runs them, when, and when they have ended."""
 
-    def __init__(self, roster: Roster, routing: Routing, retries: Retries, clock: Clock) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        routing: Routing,
+        retries: Retries,
+        clock: Clock,
+        *,
+        concurrency: int = 1,
+    ) -> None:
         self.roster = roster
+        self.sessions = Sessions()
         self._routing = routing
         self._retries = retries
         self._clock = clock
+        self._concurrency = concurrency
         self._records: dict[str, TaskRecord] = {}
         self._waiting: list[tuple[float, int, TaskRecord]] = []
         self._closed_until = 0.0
@@ -54,22 +80,33 @@ class Scheduler:
         self._records[record.task.id] = record
 
     def forget(self, record: TaskRecord) -> None:
-        """Drop a task that was not accepted, or whose ending is committed."""
+        """Drop a task that was not accepted."""
         del self._records[record.task.id]
+
+    def release(self, record: TaskRecord, *, has_grown: bool) -> Decided | None:
+        """Drop a task whose ending is dealt with; the next of its session may go.
+
+        `has_grown` when the ledger has what the task added to the session. Returns the next
+        task when it ended at once, because nobody can have it.
+        """
+        self.forget(record)
+        if record.task.session is None:
+            return None
+        following = self.sessions.leave(record, has_grown=has_grown)
+        return None if following is None else self._place(following)
 
     def assign(self, record: TaskRecord) -> Ending | None:
         """Give a committed task to a worker; its ending when nobody can have it."""
         if record.is_cancelled:
             return self._end(record, "cancelled")
-        worker = self._choose(record)
-        if worker is None:
-            return self._end_without_worker(record)
-        worker.line.add(record)
-        return None
+        if record.task.session is not None and not self.sessions.enter(record):
+            return self._stand_by(record)
+        decided = self._place(record)
+        return None if decided is None else decided.ending
 
     def take(self, worker: WorkerRecord) -> list[TaskRecord]:
         """The tasks to send to `worker` now, in one envelope."""
-        if not worker.is_healthy or self._clock.monotonic() < self._closed_until:
+        if not worker.takes_tasks or self._clock.monotonic() < self._closed_until:
             return []
         records = worker.line.take(worker.window.room(len(worker.held)))
         for record in records:
@@ -77,17 +114,31 @@ class Scheduler:
         worker.sent += len(records)
         return records
 
-    def settle(self, worker: WorkerRecord, outcome: Outcome) -> tuple[TaskRecord, Ending] | None:
-        """What an attempt's outcome means; `None` when the task goes on, or is not held."""
+    def settle(self, worker: WorkerRecord, outcome: Outcome) -> Decided | Delayed | None:
+        """What an attempt's outcome means; `None` when the task is not held, or goes elsewhere.
+
+        An outcome may tell that the worker has halted: see `halt`.
+        """
         record = worker.held.pop(outcome.number, None)
         if record is None:
             return None
+        record.spend(outcome.usage, outcome.cost_usd)
+        if outcome.is_returned:
+            worker.line.add(record)
+            return None
         if outcome.answer is not None:
             record.tries.attempts += 1
-            return record, self._end(record, "completed", **_answered(outcome.answer))
-        if outcome.failure is None:
-            return record, self._end(record, "cancelled")
-        return self._settle_failure(worker, record, outcome.failure)
+            return self._complete(record, outcome, outcome.answer)
+        if outcome.failure is not None:
+            return self._settle_failure(worker, record, outcome, outcome.failure)
+        cause = None if outcome.skipped is None else _skipped(outcome.skipped)
+        return Decided(record, self._end(record, "cancelled", cause=cause))
+
+    def adopt(self, worker: WorkerRecord, record: TaskRecord) -> None:
+        """Take a task in that `worker` has asked for and run by itself."""
+        self.reserve(record)
+        record.worker = worker.name
+        worker.held[record.number] = record
 
     def cancel(self, record: TaskRecord) -> Ending | None:
         """Cancel a task; its ending, or `None` when that must come from elsewhere.
@@ -106,28 +157,53 @@ class Scheduler:
             worker.line.discard(record)
         return ending
 
-    def drop(self, worker: WorkerRecord, number: int) -> tuple[TaskRecord, Ending] | None:
+    def drop(self, worker: WorkerRecord, number: int) -> Decided | None:
         """End a cancelled task that `worker` holds and has promised not to start."""
         record = worker.held.pop(number, None)
-        if record is None:
-            return None
-        return record, self._end(record, "cancelled")
+        return None if record is None else Decided(record, self._end(record, "cancelled"))
 
-    def worker_died(self, worker: WorkerRecord, why: str) -> list[tuple[TaskRecord, Ending]]:
-        """Fail what `worker` held, and give what it had not been sent to the others."""
-        self.roster.mark_dead(worker)
-        ended = []
-        for record in worker.held.values():
-            record.tries.attempts += 1
-            ended.append((record, self._end_with_worker(record, why)))
+    # Workers that come and go
+
+    def halt(self, worker: WorkerRecord, reason: str) -> list[Decided]:
+        """`worker` takes no more tasks: others get those that it has not started."""
+        worker.halted = reason
+        return self._redistribute([worker])
+
+    def resume(self, worker: WorkerRecord) -> list[Decided]:
+        """`worker` takes tasks again, also those that wait where nobody does."""
+        worker.halted = None
+        return self._redistribute([one for one in self.roster if not one.takes_tasks])
+
+    def worker_died(
+        self, worker: WorkerRecord, why: str, *, is_coming_back: bool = False
+    ) -> list[Decided]:
+        """Have what `worker` had run again; what it may have run too often fails."""
+        worker.is_healthy = False
+        worker.is_coming_back = is_coming_back
+        suspects = list(worker.held)[: self._concurrency]
+        held = list(worker.held.values())
         worker.held.clear()
-        for record in worker.line.clear():
-            ending = self._move(record)
-            if ending is not None:
-                ended.append((record, ending))
-        return ended
+        self.roster.sort()
+        decided = [
+            self._after_death(record, why, is_suspect=record.number in suspects) for record in held
+        ]
+        return [*(one for one in decided if one), *self._redistribute([worker])]
 
-    def wake(self) -> tuple[list[tuple[TaskRecord, Ending]], float | None]:
+    def worker_back(self, worker: WorkerRecord) -> list[Decided]:
+        """The new process of `worker` is ready."""
+        worker.begin()
+        worker.is_coming_back = False
+        worker.restarts += 1
+        return self._redistribute([one for one in self.roster if not one.takes_tasks])
+
+    def worker_gone(self, worker: WorkerRecord) -> list[Decided]:
+        """No new process of `worker` could be had."""
+        worker.is_coming_back = False
+        return self._redistribute([worker])
+
+    # Time
+
+    def wake(self) -> tuple[list[Decided], float | None]:
         """Put back in line what has waited long enough.
 
         Returns what ended because no worker is left for it, and the seconds until
@@ -139,9 +215,9 @@ class Scheduler:
             record = heapq.heappop(self._waiting)[2]
             if record.has_ended:
                 continue
-            ending = self._come_back(record)
-            if ending is not None:
-                ended.append((record, ending))
+            decided = self._come_back(record)
+            if decided is not None:
+                ended.append(decided)
         due = [at for at, _, _ in self._waiting[:1]]
         due += [self._closed_until] if self._closed_until > now else []
         return ended, (min(due) - now if due else None)
@@ -152,62 +228,115 @@ class Scheduler:
         return bool(self._waiting) or self._closed_until > self._clock.monotonic()
 
     def has_work_up_to(self, worker: WorkerRecord, number: int) -> bool:
-        """Whether `worker` has an unfinished task that was accepted as `number` or before."""
+        """Whether `worker` has unfinished work that was accepted as `number` or before."""
         first = worker.line.first_number()
         return (
             (first is not None and first <= number)
             or any(held <= number for held in worker.held)
             or any(waiting <= number for waiting in worker.waiting)
+            or any(notice <= number for notice in worker.notices)
         )
 
+    def _place(self, record: TaskRecord) -> Decided | None:
+        """Put a task into a worker's line; its ending when nobody can have it."""
+        if record.worker is not None:
+            self.roster[record.worker].waiting.pop(record.number, None)
+        worker = self._choose(record)
+        if worker is None:
+            return Decided(record, self._end_without_worker(record))
+        record.worker = worker.name
+        worker.line.add(record)
+        return None
+
+    def _stand_by(self, record: TaskRecord) -> Ending | None:
+        """Have a task wait for its session's turn, on the worker that has the session."""
+        name = self.sessions.worker_of(record)
+        worker = self._choose(record) if name is None else self.roster[name]
+        if worker is None:
+            return self._end_without_worker(record)
+        record.worker = worker.name
+        worker.waiting[record.number] = record
+        return None
+
     def _choose(self, record: TaskRecord) -> WorkerRecord | None:
-        workers = self.roster.healthy(record.task.role)
+        task = record.task
+        if task.worker is not None and task.worker in self.roster:
+            pinned = self.roster[task.worker]
+            return pinned if pinned.may_take_tasks else None
+        workers = self.roster.choice(task.role)
         if not workers:
             return None
-        worker = self._routing.choose(record.task, workers)
-        record.worker = worker.name
+        owner = self.sessions.worker_of(record) if task.session is not None else None
+        if owner is not None and self.roster[owner] in workers:
+            return self.roster[owner]
+        worker = self._routing.choose(task, workers)
+        if task.session is not None:
+            self.sessions.move(record, worker.name)
         return worker
 
+    def _redistribute(self, workers: list[WorkerRecord]) -> list[Decided]:
+        """Give what waits in the lines of these workers to whoever may have it now."""
+        self.roster.sort()
+        waiting = [record for worker in workers for record in worker.line.clear()]
+        waiting.sort(key=lambda record: record.number)
+        return [decided for record in waiting if (decided := self._place(record)) is not None]
+
+    def _complete(self, record: TaskRecord, outcome: Outcome, answer: Answer) -> Decided:
+        ending = self._end(
+            record,
+            "completed",
+            turns=outcome.turns,
+            conversation=outcome.conversation,
+            **_answered(answer),
+        )
+        return Decided(record, ending)
+
     def _settle_failure(
-        self, worker: WorkerRecord, record: TaskRecord, failure: Failure
-    ) -> tuple[TaskRecord, Ending] | None:
+        self, worker: WorkerRecord, record: TaskRecord, outcome: Outcome, failure: Failure
+    ) -> Decided | Delayed:
         delay = self._retries.delay(record.tries, failure)
         if failure.verdict == "refused" and delay is not None:
             self._closed_until = max(self._closed_until, self._clock.monotonic() + delay)
         if record.is_cancelled:
-            return record, self._end(record, "cancelled")
+            return Decided(record, self._end(record, "cancelled"))
         if delay is None:
-            fields = {"duration_ms": failure.duration_ms, "cause": _cause(failure)}
-            return record, self._end(record, "failed", **fields)
+            ending = self._end(
+                record,
+                "failed",
+                turns=outcome.turns,
+                duration_ms=failure.duration_ms,
+                cause=_cause(failure),
+                answers=failure.answers,
+            )
+            return Decided(record, ending)
         worker.waiting[record.number] = record
         due = self._clock.monotonic() + delay
         heapq.heappush(self._waiting, (due, record.number, record))
-        return None
+        return Delayed(record, failure, delay)
 
-    def _come_back(self, record: TaskRecord) -> Ending | None:
+    def _come_back(self, record: TaskRecord) -> Decided | None:
         assert record.worker is not None
         worker = self.roster[record.worker]
+        if not worker.takes_tasks:
+            return self._place(record)
         del worker.waiting[record.number]
-        if not worker.is_healthy:
-            return self._move(record)
         worker.line.add(record)
         return None
 
-    def _move(self, record: TaskRecord) -> Ending | None:
-        worker = self._choose(record)
-        if worker is None:
-            return self._end_without_worker(record)
-        worker.line.add(record)
-        return None
-
-    def _end_with_worker(self, record: TaskRecord, why: str) -> Ending:
+    def _after_death(self, record: TaskRecord, why: str, *, is_suspect: bool) -> Decided | None:
         if record.is_cancelled:
-            return self._end(record, "cancelled")
-        return self._end(record, "failed", cause=_died(why))
+            return Decided(record, self._end(record, "cancelled"))
+        if is_suspect and not self._retries.survives(record.tries):
+            record.tries.attempts += 1
+            return Decided(record, self._end(record, "failed", cause=_died(why)))
+        return self._place(record)
 
     def _end_without_worker(self, record: TaskRecord) -> Ending:
         role = record.task.role
         every = "every worker" if role is None else f"every worker with the role {role!r}"
+        if record.task.worker is not None:
+            every = f"worker {record.task.worker!r}, which alone may run the task,"
+            return self._end(record, "failed", cause=_died(f"{every} has died"))
         return self._end(record, "failed", cause=_died(f"{every} of the pool has died"))
 
     def _end(self, record: TaskRecord, state: EndState, **fields: Any) -> Ending:
@@ -220,8 +349,10 @@ class Scheduler:
             number=record.number,
             state=state,
             worker=record.worker,
-            attempts=record.tries.attempts,
+            attempts=record.tries.in_all,
             completed_at=int(self._clock.time() * 1000),
+            usage=record.usage,
+            cost_usd=record.cost_usd if state == "completed" or record.usage.total_tokens else None,
             **fields,
         )
 
@@ -230,11 +361,9 @@ def _answered(answer: Answer) -> dict[str, Any]:
     return {
         "duration_ms": answer.duration_ms,
         "text": answer.text,
-        "usage": answer.usage,
         "model": answer.model,
         "stop_reason": answer.stop_reason,
         "session_id": answer.session_id,
-        "cost_usd": answer.cost_usd,
     }
 
 
@@ -244,3 +373,7 @@ def _cause(failure: Failure) -> StoredCause:
 
 def _died(why: str) -> StoredCause:
     return StoredCause("WorkerDied", "WorkerDied", why)
+
+
+def _skipped(reason: str) -> StoredCause:
+    return StoredCause("TaskCancelled", "Skip", reason)

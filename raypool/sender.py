@@ -4,36 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from raypool.backlog import TaskRecord
 from raypool.clock import Clock
+from raypool.desk import Desks
 from raypool.link import WorkerGone, WorkerLink
-from raypool.messages import Outcome
+from raypool.messages import Notice, Outcome, Piece
 from raypool.recorder import Ended, Recorder
-from raypool.records import Ending
 from raypool.roster import WorkerRecord
-from raypool.scheduler import Scheduler
+from raypool.scheduler import Decided, Delayed, Scheduler
+from raypool.telemetry import Broadcast
 
 logger = logging.getLogger(__name__)
 
+Adopt = Callable[[WorkerRecord, Outcome], Coroutine[Any, Any, None]]
+
 
 class Sender:
-    """Sends tasks to workers as the scheduler says, and tells it what became of them."""
+    """Sends tasks to workers as the scheduler says, and tells it what became of them.
+
+    Attributes:
+        adopt: takes in the task that an agent has asked for by itself.
+        replace: is told of each worker that has died, to bring it back; says whether it will.
+    """
 
     def __init__(
-        self, scheduler: Scheduler, links: dict[str, WorkerLink], recorder: Recorder, clock: Clock
+        self,
+        scheduler: Scheduler,
+        links: dict[str, WorkerLink],
+        recorder: Recorder,
+        *,
+        desks: Desks,
+        broadcast: Broadcast,
+        clock: Clock,
     ) -> None:
         self._scheduler = scheduler
         self._links = links
         self._recorder = recorder
+        self._desks = desks
+        self._broadcast = broadcast
         self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
         self._progress = {worker.name: asyncio.Event() for worker in scheduler.roster}
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._is_deaf = False
+        self.adopt: Adopt | None = None
+        self.replace: Callable[[WorkerRecord], bool] | None = None
 
     def pump(self) -> None:
         """Send every worker what it has room for."""
@@ -56,25 +75,44 @@ class Sender:
         while self._under_way and (left := deadline - asyncio.get_running_loop().time()) > 0:
             await asyncio.wait(self._under_way, timeout=left)
 
-    def record(self, ended: list[Ended]) -> None:
+    def record(self, ended: list[Ended], snapshots: dict[str, str] | None = None) -> None:
         """Have endings committed and delivered."""
-        if ended and not self._is_deaf:
-            self._begin(self._recorder.record(ended))
+        if (ended or snapshots) and not self._is_deaf:
+            self.begin(self._record(ended, snapshots or {}))
+
+    def settled(self, decided: Iterable[Decided]) -> None:
+        """Record what has ended, and send what may have found a worker."""
+        self.record([Ended(*one) for one in decided])
+        self._tell_who_waits()
+        self.pump()
 
     def cancel(self, records: Iterable[TaskRecord]) -> None:
         """Cancel tasks: those in line at once, those that a worker has through it."""
         ended: list[Ended] = []
         held: dict[str, list[int]] = {}
         for record in records:
+            if record.has_ended:
+                continue
             ending = self._scheduler.cancel(record)
             if ending is not None:
                 ended.append(Ended(record, ending))
-            elif record.worker is not None and not record.has_ended:
+            if record.worker is not None and (ending is None or record.tries.was_tried):
                 held.setdefault(record.worker, []).append(record.number)
         self.record(ended)
         self._tell_who_waits()
         for name, numbers in held.items():
-            self._begin(self._cancel_held(name, numbers))
+            self.begin(self._cancel_held(name, numbers))
+
+    def notify(self, worker: WorkerRecord, notice: Notice) -> None:
+        """Have the agent of `worker` hear an event."""
+        worker.notices[notice.number] = notice
+        if worker.is_healthy:
+            self.begin(self._send_notice(worker, notice))
+
+    def resend_notices(self, worker: WorkerRecord) -> None:
+        """Have the new agent of `worker` hear what the old one has not dealt with."""
+        for notice in list(worker.notices.values()):
+            self.begin(self._send_notice(worker, notice))
 
     async def finish_up_to(self, number: int) -> None:
         """Return when every task accepted as `number` or before has ended.
@@ -87,13 +125,20 @@ class Sender:
             await asyncio.gather(*(self._finish_worker(worker, number) for worker in workers))
             workers = [w for w in self._scheduler.roster if self._has_work(w, number)]
 
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something on the side; what it raises is a defect, and logged."""
+        task = asyncio.ensure_future(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+
     def _has_work(self, worker: WorkerRecord, number: int) -> bool:
         return self._scheduler.has_work_up_to(worker, number)
 
     async def _finish_worker(self, worker: WorkerRecord, number: int) -> None:
-        link, progress = self._links[worker.name], self._progress[worker.name]
+        progress = self._progress[worker.name]
         while self._has_work(worker, number):
             progress.clear()
+            link = self._links[worker.name]
             first = worker.line.first_number()
             is_sent = first is None or first > number
             if is_sent and worker.held and not link.has_finished(worker.sent):
@@ -106,49 +151,99 @@ class Sender:
             return
         records = self._scheduler.take(worker)
         if records:
-            self._begin(self._send(worker, records))
+            self.begin(self._send(worker, records))
 
     async def _send(self, worker: WorkerRecord, records: list[TaskRecord]) -> None:
+        link = self._links[worker.name]
         assignments = [record.assignment() for record in records]
         try:
-            async for outcomes in self._links[worker.name].send(assignments):
-                self._settle(worker, outcomes)
+            async for batch in link.send(assignments):
+                if link is not self._links[worker.name]:
+                    return
+                if batch.pieces:
+                    self._hand_on(worker, batch.pieces)
+                if batch.outcomes:
+                    worker.window.ended(len(batch.outcomes), self._clock.monotonic())
+                    self._settle(worker, batch.outcomes)
         except WorkerGone as error:
-            self._lose(worker, error)
+            self._lose(worker, link, error)
+
+    async def _send_notice(self, worker: WorkerRecord, notice: Notice) -> None:
+        link = self._links[worker.name]
+        try:
+            outcome = await link.notify(notice)
+        except WorkerGone as error:
+            self._lose(worker, link, error)
+            return
+        if worker.notices.pop(notice.number, None) is None:
+            return
+        if outcome.asked is not None and self.adopt is not None:
+            await self.adopt(worker, outcome)
+        self._settle(worker, [outcome])
 
     def _settle(self, worker: WorkerRecord, outcomes: list[Outcome]) -> None:
-        worker.window.ended(len(outcomes), self._clock.monotonic())
         ended = []
+        snapshots: dict[str, str] = {}
         for outcome in outcomes:
             settled = self._scheduler.settle(worker, outcome)
-            if settled is not None:
+            if isinstance(settled, Decided):
                 ended.append(_ended(settled, outcome))
-        self.record(ended)
+            elif settled is not None:
+                self._tell_of_delay(worker, settled)
+            if outcome.snapshot is not None:
+                snapshots[worker.name] = outcome.snapshot
+            if outcome.halt is not None:
+                worker.halted = outcome.halt
+        self.record(ended, snapshots)
         self._progress[worker.name].set()
-        self._pump_worker(worker)
+        if worker.halted is None:
+            self._pump_worker(worker)
+        else:
+            self.settled(self._scheduler.halt(worker, worker.halted))
         if self._scheduler.waits:
             self._wake()
 
-    def _lose(self, worker: WorkerRecord, error: BaseException) -> None:
-        if self._is_deaf or not worker.is_healthy:
+    def _hand_on(self, worker: WorkerRecord, pieces: list[Piece]) -> None:
+        for piece in pieces:
+            record = worker.held.get(piece.number)
+            for client, ticket in record.watchers if record else ():
+                self._desks.put_text(client, ticket, piece.text)
+
+    def _lose(self, worker: WorkerRecord, link: WorkerLink, error: BaseException) -> None:
+        if self._is_deaf or not worker.is_healthy or link is not self._links[worker.name]:
             return
-        self._links[worker.name].kill()
-        ended = self._scheduler.worker_died(worker, f"worker {worker.name!r} died: {error}")
-        self.record([Ended(*one) for one in ended])
-        self._tell_who_waits()
-        self.pump()
+        link.kill()
+        why = f"worker {worker.name!r} died: {error}"
+        held = len(worker.held)
+        is_coming_back = self.replace is not None and not self._is_closed and self.replace(worker)
+        decided = self._scheduler.worker_died(worker, why, is_coming_back=is_coming_back)
+        self._broadcast.emit(
+            "worker.died",
+            worker=worker.name,
+            role=worker.role,
+            reason=type(error).__name__,
+            held=held,
+        )
+        self.settled(decided)
 
     async def _cancel_held(self, name: str, numbers: list[int]) -> None:
+        worker, link = self._scheduler.roster[name], self._links[name]
         try:
-            dropped = await self._links[name].cancel(numbers)
+            dropped = await link.cancel(numbers)
         except WorkerGone as error:
-            self._lose(self._scheduler.roster[name], error)
+            self._lose(worker, link, error)
             return
-        worker = self._scheduler.roster[name]
         ended = [self._scheduler.drop(worker, number) for number in dropped]
         self.record([Ended(*one) for one in ended if one is not None])
         self._tell_who_waits()
         self._pump_worker(worker)
+
+    async def _record(self, ended: list[Ended], snapshots: dict[str, str]) -> None:
+        followed = await self._recorder.record(ended, snapshots)
+        if any(one.record.task.session is not None for one in ended):
+            self.record(followed)
+            self._tell_who_waits()
+            self.pump()
 
     def _wake(self) -> None:
         if self._timer is not None:
@@ -160,6 +255,23 @@ class Sender:
         if delay is not None and not self._is_closed:
             self._timer = asyncio.get_running_loop().call_later(delay, self._wake_up)
 
+    def _tell_of_delay(self, worker: WorkerRecord, delayed: Delayed) -> None:
+        failure = delayed.failure
+        about = {"worker": worker.name, "role": worker.role, "task": delayed.record.task.id}
+        if failure.verdict == "refused":
+            self._broadcast.emit(
+                "limit.refused", **about, error_type=failure.type, wait_seconds=delayed.seconds
+            )
+        else:
+            self._broadcast.emit(
+                "task.retried",
+                **about,
+                attempts=delayed.record.tries.in_all,
+                kind=failure.kind,
+                error_type=failure.type,
+                wait_seconds=delayed.seconds,
+            )
+
     def _tell_who_waits(self) -> None:
         """Have every `finish_up_to` look again: a worker may have nothing left to do."""
         for progress in self._progress.values():
@@ -168,11 +280,6 @@ class Sender:
     def _wake_up(self) -> None:
         self._wake()
         self.pump()
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
@@ -195,7 +302,11 @@ async def _first_of(asking: Coroutine[Any, Any, None], moving: Coroutine[Any, An
         move.cancel()
 
 
-def _ended(settled: tuple[TaskRecord, Ending], outcome: Outcome) -> Ended:
-    events = outcome.answer.events if outcome.answer else None
-    exception = outcome.failure.exception if outcome.failure else None
-    return Ended(*settled, events, exception)
+def _ended(settled: Decided, outcome: Outcome) -> Ended:
+    answer, failure = outcome.answer, outcome.failure
+    return Ended(
+        *settled,
+        events=answer.events if answer else None,
+        exception=failure.exception if failure else None,
+        parsed=answer.parsed if answer else None,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from raypool.dispatcher import Dispatcher
 from raypool.errors import LedgerError, PoolStartError, RaypoolError
 from raypool.messages import PoolInfo
 from raypool.names import dispatcher_name
-from raypool.payload import pack
+from raypool.payload import pack, pack_handler
 from raypool.sqlite_ledger import SqliteLedger
+from raypool.telemetry import EventHandler
 
 CONCURRENT_CALLS = 10_000
 
-Crew = tuple[type[Agent], Mapping[str, Any] | None, Backend | None]
+Agents = tuple[type[Agent], Mapping[str, Any] | None, Backend | None, Callable[[PoolInfo], object]]
+"""The agents' class and options, their backend, and what makes their handle of the pool."""
 
 
 def start_dispatcher(
@@ -32,7 +34,8 @@ def start_dispatcher(
     *,
     name: str | None,
     ledger: str | None,
-    crew: Crew,
+    agents: Agents,
+    on_event: EventHandler | None,
     address: str | None,
     worker_resources: Mapping[str, Any] | None,
 ) -> tuple[PoolInfo, Any]:
@@ -49,9 +52,9 @@ def start_dispatcher(
     config = PoolConfig(
         name=_pool_name(name, path), ledger=path, worker_resources=resources, **options
     )
-    payload = _pack(crew)
+    payload, handler = _pack(agents), pack_handler(on_event)
     connect(address)
-    dispatcher = _create(config, payload)
+    dispatcher = _create(config, payload, handler)
     try:
         info: PoolInfo = _answer(dispatcher.start.remote())
     except BaseException:
@@ -73,7 +76,7 @@ def ask_info(dispatcher: Any, name: str) -> PoolInfo:
     return info
 
 
-def _create(config: PoolConfig, payload: bytes) -> Any:
+def _create(config: PoolConfig, payload: bytes, handler: bytes | None) -> Any:
     """Pinned to this node, where the ledger's file is."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor_class = ray.remote(Dispatcher)
@@ -86,7 +89,7 @@ def _create(config: PoolConfig, payload: bytes) -> Any:
             max_restarts=0,
             max_concurrency=CONCURRENT_CALLS,
             scheduling_strategy=here,
-        ).remote(config, payload)
+        ).remote(config, payload, handler)
     except (ValueError, ray.exceptions.ActorAlreadyExistsError):
         raise PoolStartError(
             f"a pool named {config.name!r} runs already in namespace {config.namespace!r}; "
@@ -106,8 +109,8 @@ def _answer(ref: Any) -> Any:
         raise PoolStartError(f"the pool could not start: {error}") from error
 
 
-def _pack(crew: Crew) -> bytes:
-    agent, agent_options, backend = crew
+def _pack(agents: Agents) -> bytes:
+    agent, agent_options, backend, attach = agents
     if not (isinstance(agent, type) and issubclass(agent, Agent)):
         raise TypeError(f"agent must be a class derived from raypool.Agent, got {agent!r:.80}")
     if agent_options is not None and not isinstance(agent_options, Mapping):
@@ -117,7 +120,7 @@ def _pack(crew: Crew) -> bytes:
     if isinstance(backend, type) or not hasattr(backend, "start"):
         raise TypeError(f"backend must be an instance of a backend, got {backend!r:.80}")
     prepare = getattr(backend, "prepare", None)
-    return pack(agent, agent_options or {}, prepare() if prepare else backend)
+    return pack(agent, agent_options or {}, prepare() if prepare else backend, attach)
 
 
 def _ledger_path(ledger: str | None) -> str | None:

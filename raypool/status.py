@@ -22,6 +22,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
         completed: tasks it completed since the pool started.
         failed: tasks that failed on it since the pool started.
         restarts: how often its process was replaced.
+        halted: why it takes no tasks; `None` while it does.
     """
 
     worker: str
@@ -33,6 +34,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     completed: int
     failed: int
     restarts: int = 0
+    halted: str | None = None
 
 
 class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,7 +66,7 @@ def check_task(task: Task) -> None:
     if task.timeout is not None:
         _check_timeout(task.timeout)
     if task.metadata is not None:
-        _check_json(task.metadata, "metadata")
+        check_json(task.metadata, "metadata")
     if task.session is not None:
         _check_name(task.session, "session", MAX_SESSION_LENGTH)
     if not isinstance(task.stream, bool):
@@ -122,7 +122,7 @@ def _check_timeout(timeout: object) -> None:
         )
 
 
-def _check_json(value: object, what: str) -> None:
+def check_json(value: object, what: str) -> None:
     try:
         msgspec.json.encode(value)
         msgspec.msgpack.encode(value)  # as it travels: with integers of 64 bits at most
@@ -152,7 +152,7 @@ def _check_message(message: object, where: str) -> None:
             _check_block(block, where)
     else:
         raise InvalidTask(f"{where}: content must be a text or a list of blocks that is not empty")
-    _check_json(message, where)
+    check_json(message, where)
 
 
 def _check_block(block: object, where: str) -> None:

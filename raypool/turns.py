@@ -1,199 +1,214 @@
-"""The turn engine: one agent, its conversations, and what happens between its turns."""
+"""The turn engine: one agent, its backend, and what may be asked of the two."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
-from contextlib import aclosing
-from typing import Any, Literal, get_args
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
+import msgspec
 import uuid_utils
 
-from raypool.agent import Agent, AgentStart, SessionOptions, Turn, TurnTask
-from raypool.backends.base import Backend, Session
+from raypool.agent import Agent, AgentStart, Halt, Prompt, SessionOptions
+from raypool.asking import Asking
+from raypool.backends.base import Backend
 from raypool.callbacks import Callbacks
+from raypool.chain_run import ChainRuns, TurnRules
 from raypool.clock import Clock
-from raypool.events import ErrorEvent, Event, ResultEvent
-from raypool.messages import Answer, Assignment, Failure, Outcome
-from raypool.outcomes import (
-    BROKEN_CONTRACT,
-    answer_of,
-    failure_of_callback,
-    failure_of_event,
-    failure_of_raised,
-    failure_of_timeout,
-    response_of,
-    sendable,
-)
-from raypool.task import Content
+from raypool.conversations import Conversations, close_quietly, settled
+from raypool.halting import Halting
+from raypool.limits import Limits
+from raypool.messages import Asked, Assignment, Notice, Outcome
+from raypool.outcomes import sendable
+from raypool.output_type import OutputType
+from raypool.snapshots import restored, snapshot_json
+from raypool.telemetry import EventLog
+from raypool.tools import ToolBox
 from raypool.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
-Memory = Literal["task", "worker"]
+FAREWELL_SECONDS = 5.0
 
-CLOSE_SECONDS = 5.0
-EVENT_TYPES = get_args(Event)
-USER_ERRORS = (Exception, SystemExit, asyncio.CancelledError)
-"""What the user's code may raise; a `CancelledError` may be its own."""
+
+class Library(Protocol):
+    """What a worker looks up elsewhere when it needs it."""
+
+    async def conversation(self, session: str) -> list[dict[str, Any]]:
+        """The messages of a named session, as the ledger has them."""
+
+    async def output_type(self, digest: str) -> OutputType:
+        """The type of that digest."""
 
 
 class TurnEngine:
-    """Runs the turns of one agent.
+    """Runs the turns of one agent, and its callbacks around them.
 
-    With `memory="task"` each task has a conversation of its own; with
-    `memory="worker"` all tasks share one, and the caller runs them one at a time.
+    It belongs to one event loop. With `memory="task"` each task has a conversation of its
+    own; with `memory="worker"` all tasks share one, and the caller runs them one at a time.
+
+    Attributes:
+        halting: whether the agent takes tasks.
+        limits: what runs, and for how long it may.
+        log: where telemetry goes.
+        hear_waiting: awaited between the turns of a chain: notices are heard there.
+        put_text: is given the text of tasks that stream, by number, as it comes.
     """
 
     def __init__(
-        self, agent: Agent, backend: Backend, *, memory: Memory, turn_timeout: float, clock: Clock
+        self,
+        agent: Agent,
+        backend: Backend,
+        rules: TurnRules,
+        *,
+        library: Library,
+        clock: Clock,
+        log: EventLog,
     ) -> None:
+        self._agent = agent
         self._callbacks = Callbacks(agent)
         self._backend = backend
-        self._memory = memory
-        self._turn_timeout = turn_timeout
+        self._rules = rules
+        self._library = library
         self._clock = clock
         self._watchdog = Watchdog()
-        self._worker = ""
+        self._conversations = Conversations(backend, rules.memory, library.conversation, clock, log)
         self._options = SessionOptions()
-        self._shared: tuple[Session, str] | None = None
-        self._handles_response = self._callbacks.is_overridden("handle_response")
+        self._options_by_type: dict[str, SessionOptions] = {}
+        self._runs: ChainRuns
+        self._asking: Asking
+        self.halting = Halting()
+        self.limits = Limits()
+        self.log = log
+        self.hear_waiting: Callable[[], Awaitable[None]] | None = None
+        self.put_text: Callable[[int, str], None] = _drop_text
 
-    async def begin(self, start: AgentStart) -> None:
-        """Connect the backend and initialise the agent; raises what either raises."""
-        self._worker = start.worker
-        await _settled(_optional(self._backend, "open"))
+    async def begin(self, start: AgentStart, snapshot: str | None = None) -> None:
+        """Connect the backend and initialise the agent; raises what either raises.
+
+        `snapshot` is the state that the agent of this worker had when it ended.
+        """
+        self._agent.worker = start.worker
+        opened = getattr(self._backend, "open", None)
+        await settled(opened() if opened else None)
         options = await self._callbacks.call("init_agent", start)
         if not isinstance(options, SessionOptions | None):
             raise TypeError(
                 f"init_agent must return SessionOptions or None, got {type(options).__name__}"
             )
-        self._options = options or SessionOptions()
+        self._use(options or SessionOptions())
+        if snapshot is not None and self._callbacks.is_overridden("restore"):
+            await self._callbacks.call("restore", restored(self._agent.restore, snapshot))
+        await self._callbacks.call("pre_run")
+        if self._callbacks.is_overridden("snapshot"):
+            snapshot_json(await self._callbacks.call("snapshot"))
 
-    async def end(self) -> None:
-        """Close the worker's conversation and the backend."""
-        if self._shared is not None:
-            await self._close(self._shared[0])
-        await self._close(self._backend)
+    async def end(self, reason: str = "the pool has stopped") -> None:
+        """Let the agent say farewell, and close its conversations and the backend."""
+        try:
+            with self._watchdog.limit(FAREWELL_SECONDS):
+                await self._callbacks.call_quietly("terminate_agent", reason)
+        except TimeoutError:
+            logger.exception("terminate_agent did not end within %g s", FAREWELL_SECONDS)
+        await self._runs.close()
+        await self._conversations.close()
+        await close_quietly(self._backend, self._watchdog)
+        self._asking.close()
         self._callbacks.close()
 
-    async def run(self, work: Assignment) -> Outcome:
-        """One attempt at a task, from its prompt to its outcome; raises only cancellation."""
-        started = self._clock.monotonic()
-        limit = self._turn_timeout if work.timeout is None else work.timeout
+    async def run(self, work: Assignment, asked: Asked | None = None) -> Outcome:
+        """A task's turns, up to its outcome; raises only cancellation."""
+        outcome = await self._runs.run(work, asked)
+        await self._finish_run()
+        return sendable(outcome)
+
+    async def ask(self, notice: Notice, prompt: Prompt, role: str) -> Outcome:
+        """The turns that the agent asked for when it heard a notice: a task of its own."""
+        asked = Asked(str(uuid_utils.uuid7()), prompt.text)
+        work = Assignment(notice.number, asked.id, asked.prompt, role=role)
+        return await self.run(work, asked)
+
+    async def hear(self, notice: Notice) -> Prompt | Outcome:
+        """Have the agent handle an event: what it wants to ask, or that it is dealt with."""
+        decision = None
         try:
-            with self._watchdog.limit(limit) as allowed:
-                result = await self._attempt(work, started)
-            if allowed.has_expired:  # and the user's code swallowed that
-                result = failure_of_timeout(limit, self._since(started))
-        except USER_ERRORS as error:
-            _raise_if_cancelled()
-            duration_ms = self._since(started)
-            if allowed.has_expired:
-                result = failure_of_timeout(limit, duration_ms)
-            else:
-                result = failure_of_raised(error, duration_ms)
-        if isinstance(result, Answer):
-            return sendable(Outcome(work.number, result))
-        return sendable(Outcome(work.number, failure=result))
+            with self.limits.callbacks(notice.number, self._rules.turn_timeout):
+                decision = await self._callbacks.call_quietly("handle_event", notice.event)
+        except TimeoutError:
+            logger.exception("handle_event did not end within %g s", self._rules.turn_timeout)
+        if isinstance(decision, Prompt):
+            return decision
+        if isinstance(decision, Halt) and self.halting.halt(decision.reason):
+            self.log.emit("halted", reason=decision.reason)
+            await self._finish_run()
+        snapshot = await self._runs.snapshot()
+        report = self.halting.take_report()
+        return sendable(Outcome(notice.number, halt=report, snapshot=snapshot))
 
-    async def _attempt(self, work: Assignment, started: float) -> Answer | Failure:
-        session, session_id = await self._open_session()
-        try:
-            events = await _collect(session, work.prompt)
-            duration_ms = self._since(started)
-            last = events[-1]
-            if isinstance(last, ErrorEvent):
-                return failure_of_event(last, duration_ms)
-            answer = answer_of(events, session_id, duration_ms)
-            if self._handles_response:
-                return await self._handle_response(work, answer)
-            return answer
-        finally:
-            if self._memory == "task":
-                await self._close(session)
+    def cancel(self, number: int) -> None:
+        """Interrupt a task whose answer nobody wants any more."""
+        self._runs.cancel(number)
 
-    async def _open_session(self) -> tuple[Session, str]:
-        if self._shared is not None:
-            return self._shared
-        session: Session = await _settled(self._backend.start(self._options))
-        opened = session, getattr(session, "id", None) or str(uuid_utils.uuid7())
-        if self._memory == "worker":
-            self._shared = opened
-        return opened
+    def is_paused(self, number: int) -> bool:
+        """Whether something is kept of a task that waits for another attempt."""
+        return self._runs.is_paused(number)
 
-    async def _handle_response(self, work: Assignment, answer: Answer) -> Answer | Failure:
-        turn = Turn(
-            task=TurnTask(id=work.id, role=work.role, metadata=work.metadata),
-            attempt=work.attempt,
-            session_id=answer.session_id,
+    async def forget(self, number: int) -> None:
+        """Drop what is kept of a task that waits for another attempt."""
+        await self._runs.forget(number)
+
+    def lost(self, number: int) -> Outcome:
+        """What is reported of a task that could not be interrupted; from any thread."""
+        return self._runs.lost(number)
+
+    def resume(self) -> None:
+        """Take tasks again after a halt."""
+        if self.halting.resume():
+            self.log.emit("resumed")
+
+    def _use(self, options: SessionOptions) -> None:
+        tools = ToolBox(options.tools)
+        if options.output_type is not None:
+            OutputType.of(options.output_type)
+        self._options = msgspec.structs.replace(options, tools=tools.tools)
+        self._asking = Asking(
+            self._callbacks,
+            tools,
+            self._conversations,
+            max_exchanges=self._rules.max_turns_per_task,
+            parse_attempts=options.parse_attempts or self._rules.parse_attempts,
+            log=self.log,
+            put_text=self.put_text,
         )
-        try:
-            decision = await self._callbacks.call("handle_response", turn, response_of(answer))
-            _check_decision(decision)
-        except USER_ERRORS as error:
-            _raise_if_cancelled()
-            return failure_of_callback(error, answer.duration_ms)
-        return answer
+        self._runs = ChainRuns(
+            self._callbacks,
+            self._asking,
+            self._conversations,
+            self._options_for,
+            self._rules,
+            limits=self.limits,
+            halting=self.halting,
+            clock=self._clock,
+            log=self.log,
+        )
+        self._runs.hear_waiting = self.hear_waiting
 
-    async def _close(self, opened: Session | Backend) -> None:
-        """Close what the backend opened; that it cannot be closed changes no outcome."""
-        try:
-            with self._watchdog.limit(CLOSE_SECONDS):
-                await _settled(_optional(opened, "close"))
-        except USER_ERRORS:
-            _raise_if_cancelled()
-            kind = type(opened).__name__
-            logger.exception("worker %r could not close its %s", self._worker, kind)
+    async def _options_for(self, work: Assignment) -> SessionOptions:
+        digest = work.output_type
+        if digest is None:
+            return self._options
+        if digest not in self._options_by_type:
+            output_type = await self._library.output_type(digest)
+            self._options_by_type[digest] = msgspec.structs.replace(
+                self._options, output_type=output_type
+            )
+        return self._options_by_type[digest]
 
-    def _since(self, started: float) -> float:
-        return round((self._clock.monotonic() - started) * 1000, 3)
-
-
-def _check_decision(decision: object) -> None:
-    if decision is not None:
-        raise TypeError(f"handle_response must return None, got {decision!r:.80}")
-
-
-async def _collect(session: Session, prompt: Content) -> list[Event]:
-    """The events of one turn, of which the last is its `result` or `error`."""
-    events: list[Event] = []
-    stream: Any = await _settled(session.prompt(prompt))
-    if not hasattr(stream, "aclose"):
-        stream = _as_generator(stream)
-    async with aclosing(stream):
-        async for event in stream:
-            if not isinstance(event, EVENT_TYPES):
-                return [_broken_contract(f"yielded a {type(event).__name__}, which is no event")]
-            events.append(event)
-            if isinstance(event, (ResultEvent, ErrorEvent)):
-                return events
-    return [_broken_contract("ended its turn with neither a result nor an error event")]
+    async def _finish_run(self) -> None:
+        """Once the agent has halted and no turn of it runs."""
+        if self.halting.is_halted and not self._runs and self.halting.take_post_run():
+            await self._callbacks.call_quietly("post_run")
 
 
-def _broken_contract(what: str) -> ErrorEvent:
-    return ErrorEvent("invalid", BROKEN_CONTRACT, f"the backend {what}")
-
-
-async def _as_generator(events: Any) -> Any:
-    async for event in events:
-        yield event
-
-
-async def _settled(value: Any) -> Any:
-    """A user's backend may write `def` where the contract has `async def`."""
-    return await value if inspect.isawaitable(value) else value
-
-
-def _optional(owner: Any, name: str) -> Any:
-    """Call a method that a user's backend or session may leave out."""
-    method = getattr(owner, name, None)
-    return method() if method else None
-
-
-def _raise_if_cancelled() -> None:
-    """Go on with a cancellation by the caller; one by the user's code itself is an error."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+def _drop_text(number: int, text: str) -> None:
+    """Takes the place of an outbox where there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import TracebackType
 
 
@@ -51,16 +52,34 @@ class Limit:
 
     Attributes:
         deadline: when it ends, on the loop's clock.
+        cut_at: when it ends, or was to be interrupted, on the monotonic clock.
         has_expired: the deadline came before the end.
+        is_interrupted: somebody interrupted it before its deadline and its end.
     """
 
-    __slots__ = ("_cancelling", "_seconds", "_task", "_watchdog", "deadline", "has_expired")
+    __slots__ = (
+        "_cancelling",
+        "_seconds",
+        "_task",
+        "_watchdog",
+        "cut_at",
+        "deadline",
+        "has_expired",
+        "is_interrupted",
+    )
 
     def __init__(self, watchdog: Watchdog, seconds: float) -> None:
         self._watchdog = watchdog
         self._seconds = seconds
-        self.deadline = 0.0
+        self._task: asyncio.Task[object] | None = None
+        self.deadline = self.cut_at = 0.0
         self.has_expired = False
+        self.is_interrupted = False
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether it was cancelled before its end, for either reason."""
+        return self.has_expired or self.is_interrupted
 
     def __enter__(self) -> Limit:
         task = asyncio.current_task()
@@ -68,6 +87,7 @@ class Limit:
         self._task = task
         self._cancelling = task.cancelling()
         self.deadline = asyncio.get_running_loop().time() + self._seconds
+        self.cut_at = time.monotonic() + self._seconds
         self._watchdog.watch(self)
         return self
 
@@ -78,13 +98,26 @@ class Limit:
         trace: TracebackType | None,
     ) -> None:
         self._watchdog.leave(self)
-        if not self.has_expired:
+        task, self._task = self._task, None
+        if not self.was_cut:
             return
-        is_mine = self._task.uncancel() <= self._cancelling
+        assert task is not None
+        is_mine = task.uncancel() <= self._cancelling
         if is_mine and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def expire(self) -> None:
-        """Cancel what runs under this limit."""
+        """Cancel what runs under this limit, since its time is up."""
         self.has_expired = True
+        self._cancel()
+
+    def interrupt(self) -> None:
+        """Cancel what runs under this limit, now, unless that has happened."""
+        if self._task is not None and not self.was_cut:
+            self.is_interrupted = True
+            self._watchdog.leave(self)
+            self._cancel()
+
+    def _cancel(self) -> None:
+        assert self._task is not None
         self._task.cancel()

@@ -6,19 +6,30 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import cloudpickle
 import msgspec
 import ray
 
 from raypool.agent import AgentStart
+from raypool.chain_run import TurnRules
 from raypool.clock import SystemClock
 from raypool.host import AgentHost
-from raypool.messages import WorkerReport, decode_assignments, encode
+from raypool.messages import (
+    Outcome,
+    PoolInfo,
+    WorkerReport,
+    decode_assignments,
+    decode_notice,
+    encode,
+)
 from raypool.names import find_dispatcher
-from raypool.turns import Memory, TurnEngine
+from raypool.output_type import OutputType, unpack_output_type
+from raypool.telemetry import EventLog
+from raypool.turns import TurnEngine
 
-TURN, CONTROL, WAITING = "turn", "control", "waiting"
+TURN, NOTICE, CONTROL, WAITING, TELEMETRY = "turn", "notice", "control", "waiting", "telemetry"
 CONTROL_CALLS = 4
 DISPATCHER_CHECK_SECONDS = 2.0
 GONE = object()
@@ -28,27 +39,27 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     """What a worker is to be.
 
     Attributes:
-        pool: the pool's name.
-        namespace: the Ray namespace of the pool's actors.
+        pool: what its agent's handle of the pool attaches to.
         name: the worker's name.
         role: its role.
         concurrency: how many turns it runs at once.
-        memory: whether a conversation is a task's or the worker's.
-        turn_timeout: the longest that a turn may run, in seconds.
+        rules: what holds for its turns.
     """
 
-    pool: str
-    namespace: str
+    pool: PoolInfo
     name: str
     role: str
     concurrency: int
-    memory: Memory
-    turn_timeout: float
+    rules: TurnRules
 
 
 def concurrency_groups(concurrency: int) -> dict[str, int]:
-    """Ray's limits for a worker's calls: turns, control calls beside them, and one that waits."""
-    return {TURN: concurrency, CONTROL: CONTROL_CALLS, WAITING: 1}
+    """Ray's limits for a worker's calls.
+
+    Turns; notices, one at a time; control calls beside them; one that waits; and one that
+    streams telemetry, beside the one it takes over from.
+    """
+    return {TURN: concurrency, NOTICE: 1, CONTROL: CONTROL_CALLS, WAITING: 1, TELEMETRY: 2}
 
 
 class Worker:
@@ -63,6 +74,8 @@ class Worker:
         self._spec = spec
         self._payload = payload
         self._host: AgentHost | None = None
+        clock, pool = SystemClock(), spec.pool.name
+        self._log = EventLog(clock, pool=pool, worker=spec.name, role=spec.role)
         threading.Thread(target=self._watch_dispatcher, name="raypool-watch", daemon=True).start()
 
     @ray.method(concurrency_group=CONTROL)
@@ -71,19 +84,26 @@ class Worker:
         return _node_id()
 
     @ray.method(concurrency_group=CONTROL)
-    def start(self) -> None:
-        """Unpack the agent and the backend, and get ready; raises the first cause of a failure."""
-        agent_class, agent_options, backend = cloudpickle.loads(self._payload)
+    def start(self, snapshot: str | None = None) -> None:
+        """Unpack the agent and the backend, and get ready; raises the first cause of a failure.
+
+        `snapshot` is what the ledger has of the agent's state.
+        """
+        agent_class, agent_options, backend, attach = cloudpickle.loads(self._payload)
         spec = self._spec
+        agent = agent_class()
+        agent.pool = attach(spec.pool)
         engine = TurnEngine(
-            agent_class(),
+            agent,
             backend,
-            memory=spec.memory,
-            turn_timeout=spec.turn_timeout,
+            spec.rules,
+            library=DispatcherLibrary(spec),
             clock=SystemClock(),
+            log=self._log,
         )
-        host = AgentHost(engine, spec.concurrency)
-        host.start(AgentStart(worker=spec.name, role=spec.role, options=agent_options))
+        host = AgentHost(engine, spec.concurrency, give_up=lambda: os._exit(1))
+        start = AgentStart(worker=spec.name, role=spec.role, options=agent_options)
+        host.start(start, snapshot)
         self._host = host
 
     @ray.method(concurrency_group=TURN)
@@ -95,8 +115,14 @@ class Worker:
     @ray.method(concurrency_group=TURN)
     def turn_of_one(self, envelope: bytes) -> bytes:
         """Run the one task of an envelope: a call that streams costs Ray twice as much."""
-        batches = self._ready().post(decode_assignments(envelope)).batches()
-        return encode([outcome for batch in batches for outcome in batch])
+        batches = self._ready().post(decode_assignments(envelope), streams=False).batches()
+        return encode([outcome for batch in batches for outcome in batch.outcomes])
+
+    @ray.method(concurrency_group=NOTICE)
+    def notify(self, notice: bytes) -> bytes:
+        """Have the agent hear an event; the outcome, once all that it led to has ended."""
+        outcome: Outcome = self._ready().notify(decode_notice(notice))
+        return encode(outcome)
 
     @ray.method(concurrency_group=CONTROL)
     def status(self, after: int | None = None) -> WorkerReport:
@@ -107,7 +133,9 @@ class Worker:
         host = self._ready()
         if after is not None:
             host.wait_finished(after)
-        return WorkerReport(_node_id(), os.getpid(), host.running, host.queued, host.finished)
+        return WorkerReport(
+            _node_id(), os.getpid(), host.running, host.queued, host.finished, host.halted
+        )
 
     @ray.method(concurrency_group=CONTROL)
     def cancel(self, numbers: list[int]) -> list[int]:
@@ -115,10 +143,31 @@ class Worker:
         return self._ready().cancel(numbers)
 
     @ray.method(concurrency_group=CONTROL)
-    def stop(self, grace: float) -> None:
+    def interrupt(self) -> int:
+        """Interrupt every running turn; how many."""
+        return self._ready().interrupt()
+
+    @ray.method(concurrency_group=CONTROL)
+    def resume(self) -> None:
+        """Take tasks again after the agent has halted."""
+        self._ready().resume()
+
+    @ray.method(concurrency_group=CONTROL)
+    def watch(self, is_watched: bool) -> None:
+        """Begin or cease to note what happens."""
+        self._log.watch(is_watched)
+
+    @ray.method(concurrency_group=TELEMETRY)
+    def telemetry(self) -> Iterator[bytes]:
+        """What happens, in batches of events; ends when another call of it begins."""
+        yield from self._log.batches()
+
+    @ray.method(concurrency_group=CONTROL)
+    def stop(self, grace: float, reason: str) -> None:
         """Finish what runs within `grace` seconds, interrupt the rest, and end the agent."""
         if self._host is not None:
-            self._host.stop(grace)
+            self._host.stop(grace, reason)
+        self._log.close()
 
     def _ready(self) -> AgentHost:
         assert self._host is not None, "the worker has not started"
@@ -129,23 +178,44 @@ class Worker:
         dispatcher_id: object = None
         while dispatcher_id is not GONE:
             time.sleep(DISPATCHER_CHECK_SECONDS)
-            dispatcher_id = _look_for_dispatcher(self._spec, dispatcher_id)
+            dispatcher_id = _look_for_dispatcher(self._spec.pool, dispatcher_id)
         if self._host is not None:
-            self._host.stop(grace=0.0)
+            self._host.stop(grace=0.0, reason="the pool's dispatcher has died")
         os._exit(0)
+
+
+class DispatcherLibrary:
+    """What the pool's dispatcher knows, asked for when it is needed."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._pool = spec.pool
+
+    async def conversation(self, session: str) -> list[dict[str, Any]]:
+        """The messages of a named session, as the ledger has them."""
+        messages: list[dict[str, Any]] = msgspec.msgpack.decode(
+            await self._dispatcher().conversation.remote(session)
+        )
+        return messages
+
+    async def output_type(self, digest: str) -> OutputType:
+        """The type of that digest, its class where a client has brought it."""
+        return unpack_output_type(await self._dispatcher().output_type.remote(digest))
+
+    def _dispatcher(self) -> Any:
+        return find_dispatcher(self._pool.name, self._pool.namespace)
 
 
 def _node_id() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def _look_for_dispatcher(spec: WorkerSpec, known: object) -> object:
+def _look_for_dispatcher(pool: PoolInfo, known: object) -> object:
     """The id of the pool's dispatcher, `known` while it is away; `GONE` once it is dead.
 
     One with another id is that of a later pool of the same name.
     """
     try:
-        dispatcher = find_dispatcher(spec.pool, spec.namespace)
+        dispatcher = find_dispatcher(pool.name, pool.namespace)
         if known not in (None, dispatcher._actor_id):
             return GONE
         ray.get(dispatcher.ping.remote(), timeout=DISPATCHER_CHECK_SECONDS)

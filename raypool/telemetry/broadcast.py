@@ -57,6 +57,12 @@ class Broadcast:
         """Whether events are of interest to anybody."""
         return bool(self._readers or self._listeners)
 
+    def when_watched(self, tell: Callable[[bool], None]) -> None:
+        """Have `tell` called when somebody begins to watch, and when nobody does any more."""
+        self._on_watched = tell
+        if self._was_watched:
+            tell(True)
+
     def attach(self, listener: Listener) -> None:
         """Give every event to `listener` from now on, until it is detached."""
         self._listeners.append(listener)

@@ -33,6 +33,11 @@ class EventLog:
         self._is_closed = False
         self._readers = 0
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody watches."""
+        return self._is_watched
+
     def watch(self, is_watched: bool) -> None:
         """Begin to take events, or forget what is here and take no more."""
         with self._changed:

@@ -1,0 +1,246 @@
+"""One turn with the backend: the prompt, the tools that the model calls, and the answer's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Any, get_args
+
+from raypool.callbacks import USER_ERRORS, Callbacks, raise_if_cancelled, to_its_end
+from raypool.chain import Chain
+from raypool.conversations import Conversations, settled
+from raypool.events import (
+    ErrorEvent,
+    Event,
+    ResultEvent,
+    TextEvent,
+    ToolResultEvent,
+    ToolUseEvent,
+    UsageEvent,
+)
+from raypool.outcomes import BROKEN_CONTRACT, TOO_MANY_TURNS
+from raypool.output_type import InvalidAnswer, OutputType
+from raypool.task import Content
+from raypool.telemetry import EventLog
+from raypool.tools import Call, ToolBox, error_text, result_text
+from raypool.usage import Usage
+
+EVENT_TYPES = get_args(Event)
+TOOL_THREADS = 16
+INVALID_ANSWER = "InvalidAnswer"
+
+
+class Asking:
+    """Runs the exchanges of a turn, until the model has answered it.
+
+    What follows from the reason for which the model stopped:
+
+    - `end_turn`, `stop_sequence`: the turn is answered.
+    - `max_tokens`: answered, and cut; an output type that it does not fit is asked for again.
+    - `tool_use`: the tools are run, and the model is given their results.
+    - `pause_turn`: the backend's session has gone on by itself.
+    - `refusal`: answered with what there is; with an output type the turn fails at once.
+    - `model_context_window_exceeded`: answered, and cut; the conversation is shortened
+      before its next turn.
+    - any other: answered.
+
+    Args:
+        callbacks: the agent's.
+        tools: what the model may call.
+        conversations: where a conversation is shortened.
+        max_exchanges: the most exchanges that a task may take.
+        parse_attempts: how many answers in all may be asked for to fit an output type.
+        log: where telemetry goes.
+        put_text: is given each piece of text of a task that streams, with its number.
+    """
+
+    def __init__(
+        self,
+        callbacks: Callbacks,
+        tools: ToolBox,
+        conversations: Conversations,
+        *,
+        max_exchanges: int,
+        parse_attempts: int,
+        log: EventLog,
+        put_text: Callable[[int, str], None],
+    ) -> None:
+        self._callbacks = callbacks
+        self._tools = tools
+        self._conversations = conversations
+        self._max_exchanges = max_exchanges
+        self._parse_attempts = parse_attempts
+        self._log = log
+        self._put_text = put_text
+        self._threads = ThreadPoolExecutor(TOOL_THREADS, thread_name_prefix="raypool-tool")
+        self._handles_events = callbacks.is_overridden("handle_stream_event")
+
+    async def ask(self, chain: Chain) -> ErrorEvent | None:
+        """Ask what the chain has pending until the turn is answered; what failed otherwise."""
+        conversation = chain.conversation
+        assert conversation is not None
+        wanted = conversation.options.output_type
+        output_type = None if wanted is None else OutputType.of(wanted)
+        while True:
+            failure = await self._exchange(chain)
+            if failure is not None:
+                if failure.is_context_full and await self._conversations.shorten(conversation):
+                    continue
+                return failure
+            result = chain.result
+            assert result is not None
+            uses = [
+                event for event in chain.events[chain.seen :] if isinstance(event, ToolUseEvent)
+            ]
+            chain.seen = len(chain.events)
+            if result.stop_reason == "tool_use" and uses:
+                chain.pending = await self._run_tools(chain, uses)
+                continue
+            if result.stop_reason == "model_context_window_exceeded":
+                await self._conversations.shorten(conversation)
+            if output_type is None:
+                return None
+            again = _parse(chain, output_type, self._parse_attempts)
+            if again is None or isinstance(again, ErrorEvent):
+                return again
+            chain.pending = again
+
+    def close(self) -> None:
+        """Run no more tools; one that still runs is left alone."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _exchange(self, chain: Chain) -> ErrorEvent | None:
+        if chain.exchanges >= self._max_exchanges:
+            return _too_many(self._max_exchanges)
+        conversation, asked = chain.conversation, chain.pending
+        assert conversation is not None
+        assert asked is not None
+        events = await self._collect(chain, asked)
+        last = events[-1]
+        usage, cost_usd = _consumption(events)
+        chain.count(usage, cost_usd)
+        if isinstance(last, ErrorEvent):
+            return last
+        chain.events += events
+        chain.take_result(events)
+        if getattr(conversation.session, "messages", None) is None:
+            conversation.remember(asked, chain.text)
+        return None
+
+    async def _collect(self, chain: Chain, asked: Content) -> list[Event]:
+        """The events of one exchange, of which the last is its `result` or `error`."""
+        assert chain.conversation is not None
+        events: list[Event] = []
+        stream: Any = await settled(chain.conversation.session.prompt(asked))
+        if not hasattr(stream, "aclose"):
+            stream = _as_generator(stream)
+        async with aclosing(stream):
+            async for event in stream:
+                if not isinstance(event, EVENT_TYPES):
+                    kind = type(event).__name__
+                    return [_broken_contract(f"yielded a {kind}, which is no event")]
+                events.append(event)
+                if chain.work.streams and isinstance(event, TextEvent):
+                    self._put_text(chain.work.number, event.text)
+                if self._handles_events:
+                    await self._callbacks.call_quietly("handle_stream_event", chain.turn(), event)
+                if isinstance(event, (ResultEvent, ErrorEvent)):
+                    return events
+        return [_broken_contract("ended its turn with neither a result nor an error event")]
+
+    async def _run_tools(self, chain: Chain, uses: list[ToolUseEvent]) -> Content:
+        """The next message of the conversation: what each tool gave."""
+        results = await asyncio.gather(*(self._run_tool(chain, use) for use in uses))
+        blocks = []
+        for result in results:
+            chain.events.append(result)
+            if self._handles_events:
+                await self._callbacks.call_quietly("handle_stream_event", chain.turn(), result)
+            blocks.append(
+                {
+                    "type": "tool_result",
+                    "tool_use_id": result.id,
+                    "content": result.content,
+                    "is_error": result.is_error,
+                }
+            )
+        chain.seen = len(chain.events)
+        return [{"role": "user", "content": blocks}]
+
+    async def _run_tool(self, chain: Chain, use: ToolUseEvent) -> ToolResultEvent:
+        started = time.monotonic()
+        failure: BaseException | None = None
+        try:
+            text = result_text(await self._call(self._tools.bind(use.name, use.input)))
+        except USER_ERRORS as error:
+            raise_if_cancelled()
+            failure, text = error, error_text(error)
+        self._log.emit(
+            "tool.called" if failure is None else "tool.failed",
+            task=chain.work.id,
+            tool=use.name,
+            turn=chain.number,
+            duration_ms=round((time.monotonic() - started) * 1000, 3),
+            error_type=None if failure is None else type(failure).__name__,
+        )
+        return ToolResultEvent(use.id, text, is_error=failure is not None)
+
+    async def _call(self, call: Call) -> Any:
+        """A method of the agent as a callback is called, any other function beside them."""
+        if call.owner is self._callbacks.agent:
+            return await self._callbacks.run(call.function, **call.kwargs)
+        if call.is_async:
+            return await call.function(**call.kwargs)
+        return await settled(await to_its_end(self._threads, call.function, **call.kwargs))
+
+
+def _parse(
+    chain: Chain, output_type: OutputType, parse_attempts: int
+) -> Content | ErrorEvent | None:
+    """Read the answer into `chain.parsed`; else what asks again, or the turn's failure."""
+    try:
+        chain.parsed = output_type.parse(chain.text)
+    except InvalidAnswer as error:
+        chain.answers.append(chain.text)
+        refused = chain.result is not None and chain.result.stop_reason == "refusal"
+        if not refused and len(chain.answers) < parse_attempts:
+            return output_type.correction(error)
+        many = "answer" if len(chain.answers) == 1 else f"{len(chain.answers)} answers"
+        why = "the model refused to answer" if refused else f"the last {error}"
+        return ErrorEvent(
+            "invalid",
+            INVALID_ANSWER,
+            f"no {many} of the model fit the output type {output_type.name!r}: {why}",
+        )
+    return None
+
+
+def _too_many(limit: int) -> ErrorEvent:
+    return ErrorEvent(
+        "invalid",
+        TOO_MANY_TURNS,
+        f"the task has taken max_turns_per_task={limit} turns, tool calls included, without "
+        "coming to an end; decide None or Halt(…) at some point, or raise the limit on the pool",
+    )
+
+
+def _consumption(events: list[Event]) -> tuple[Usage, float | None]:
+    """Tokens and USD of an exchange; what one that failed cost is not known, and left out."""
+    last = events[-1]
+    usage = last.usage if isinstance(last, ResultEvent) else None
+    if usage is None:
+        counted = [event.usage for event in events if isinstance(event, UsageEvent)]
+        usage = counted[-1] if counted else Usage()
+    return usage, last.cost_usd if isinstance(last, ResultEvent) else 0.0
+
+
+def _broken_contract(what: str) -> ErrorEvent:
+    return ErrorEvent("invalid", BROKEN_CONTRACT, f"the backend {what}")
+
+
+async def _as_generator(events: Any) -> AsyncIterator[Any]:
+    async for event in events:
+        yield event

@@ -1,0 +1,123 @@
+"""One task in a worker: its turns so far, and what the next exchange asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raypool.agent import Turn, TurnTask
+from raypool.conversations import Conversation
+from raypool.events import Event, ResultEvent, TextEvent
+from raypool.messages import Answer, Asked, Assignment, Failure
+from raypool.task import Content
+from raypool.usage import Usage
+
+
+class Chain:
+    """The turns of one task, each a prompt and the exchanges with the backend that answer it.
+
+    Attributes:
+        work: the task, and which attempt at its turn this is.
+        asked: the task that it is for the dispatcher, where an agent's notice led to it.
+        conversation: the conversation, once it is open.
+        prompt: what the turn asks.
+        pending: what the next exchange asks: the prompt as `pre_turn` left it, or the results
+            of tools; `None` before `pre_turn`.
+        number: the turn's place in the chain, from 1.
+        attempt: which attempt at the turn this is, from 1.
+        exchanges: exchanges that gave a result, in all turns.
+        exchanges_of_turn: those of this turn.
+        events: what the turn's exchanges have yielded, and its tools given.
+        seen: how many of the events have been dealt with.
+        text: the answer of the last exchange.
+        result: the result of the last exchange.
+        parsed: the answer as its output type.
+        answers: texts of the turn that did not fit its output type.
+        concluded: what came of the turn, once that is decided.
+        is_cancelled: nobody wants its answer any more.
+    """
+
+    def __init__(self, work: Assignment, asked: Asked | None = None) -> None:
+        self.work = work
+        self.asked = asked
+        self.conversation: Conversation | None = None
+        self.number = 1
+        self.attempt = work.attempt
+        self.exchanges = 0
+        self.is_cancelled = False
+        self._usage = Usage()
+        self._cost_usd: float | None = 0.0
+        self.turn_usage = Usage()
+        self.turn_cost_usd: float | None = 0.0
+        self.result: ResultEvent | None = None
+        self._begin_turn(work.prompt)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything is lost when it starts anew."""
+        return self.number > 1 or self.exchanges > 0
+
+    def turn(self) -> Turn:
+        """The turn, as callbacks see it."""
+        work = self.work
+        return Turn(
+            task=TurnTask(id=work.id, role=work.role, session=work.session, metadata=work.metadata),
+            number=self.number,
+            attempt=self.attempt,
+            session_id=self.conversation.id if self.conversation else None,
+        )
+
+    def take_up(self, work: Assignment) -> None:
+        """Go on with another attempt at the same turn."""
+        self.work = work
+        self.attempt = work.attempt
+
+    def begin_again(self) -> None:
+        """Start the turn over, with nothing of it in the conversation."""
+        self._begin_turn(self.prompt)
+
+    def go_on(self, prompt: Content) -> None:
+        """Begin the next turn."""
+        self.number += 1
+        self.attempt = 1
+        self._begin_turn(prompt)
+
+    def count(self, usage: Usage, cost_usd: float | None) -> None:
+        """Add what an exchange has consumed; a cost that is not known makes the sum so."""
+        self._usage += usage
+        self.turn_usage += usage
+        self._cost_usd = _sum(self._cost_usd, cost_usd)
+        self.turn_cost_usd = _sum(self.turn_cost_usd, cost_usd)
+
+    def take_consumption(self) -> tuple[Usage, float | None]:
+        """Tokens and USD since they were last taken; each is reported once."""
+        taken = self._usage, self._cost_usd
+        self._usage, self._cost_usd = Usage(), 0.0
+        return taken
+
+    def take_result(self, events: list[Event]) -> ResultEvent:
+        """Note an exchange that ended in a result."""
+        result = events[-1]
+        assert isinstance(result, ResultEvent)
+        self.exchanges += 1
+        self.exchanges_of_turn += 1
+        self.result = result
+        self.text = "".join([event.text for event in events if isinstance(event, TextEvent)])
+        return result
+
+    def _begin_turn(self, prompt: Content) -> None:
+        self.prompt = prompt
+        self.exchanges_of_turn = 0
+        self.pending: Content | None = None
+        self.events: list[Event] = []
+        self.seen = 0
+        self.text = ""
+        self.concluded: Answer | Failure | None = None
+        self.result = None
+        self.parsed: Any = None
+        self.answers: list[str] = []
+        self.turn_usage = Usage()
+        self.turn_cost_usd = 0.0
+
+
+def _sum(total: float | None, cost_usd: float | None) -> float | None:
+    return None if total is None or cost_usd is None else total + cost_usd

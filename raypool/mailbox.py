@@ -1,0 +1,118 @@
+"""What waits inside a worker for one of its slots: notices, and tasks of started envelopes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import Future
+from typing import NamedTuple, TypeAlias
+
+from raypool.agent import Prompt
+from raypool.messages import Assignment, Notice, Outcome
+from raypool.outbox import Envelope
+
+
+class Letter(NamedTuple):
+    """A notice, and where its outcome is awaited."""
+
+    notice: Notice
+    outcome: Future[Outcome]
+
+
+class Wish(NamedTuple):
+    """What the agent decided to ask when it heard a notice."""
+
+    letter: Letter
+    prompt: Prompt
+
+
+class Parcel(NamedTuple):
+    """A task, and the envelope that brought it."""
+
+    work: Assignment
+    envelope: Envelope
+
+
+Item: TypeAlias = Letter | Wish | Parcel
+
+
+class Mailbox:
+    """Gives each slot what comes first: what notices have led to, then notices, then tasks.
+
+    While it is shut, only notices come out. Belongs to one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._wishes: deque[Wish] = deque()
+        self._letters: deque[Letter] = deque()
+        self._parcels: deque[Parcel] = deque()
+        self._slots: deque[asyncio.Future[None]] = deque()
+        self.is_shut = False
+
+    def __len__(self) -> int:
+        """How many tasks wait."""
+        return len(self._parcels)
+
+    def put(self, item: Item) -> None:
+        """Add at the end of its line."""
+        if isinstance(item, Parcel):
+            self._parcels.append(item)
+        elif isinstance(item, Letter):
+            self._letters.append(item)
+        else:
+            self._wishes.append(item)
+        self._wake()
+
+    async def get(self) -> Item:
+        """The next item, as soon as there is one."""
+        while (item := self._next()) is None:
+            free = asyncio.get_running_loop().create_future()
+            self._slots.append(free)
+            await free
+        return item
+
+    @property
+    def letters(self) -> int:
+        """How many notices wait."""
+        return len(self._letters)
+
+    def next_letter(self) -> Letter | None:
+        """The next notice, if one waits."""
+        return self._letters.popleft() if self._letters else None
+
+    def shut(self) -> list[Parcel]:
+        """Give out nothing but notices; returns the tasks that wait."""
+        self.is_shut = True
+        parcels = list(self._parcels)
+        self._parcels.clear()
+        return parcels
+
+    def open(self) -> None:
+        """Give out everything again."""
+        self.is_shut = False
+        for _ in range(len(self._slots)):
+            self._wake()
+
+    def clear(self) -> list[Letter]:
+        """Forget everything; returns the notices whose outcome is awaited."""
+        letters = [*(wish.letter for wish in self._wishes), *self._letters]
+        self._wishes.clear()
+        self._letters.clear()
+        self._parcels.clear()
+        return letters
+
+    def _next(self) -> Item | None:
+        if self._wishes and not self.is_shut:
+            return self._wishes.popleft()
+        if self._letters:
+            return self._letters.popleft()
+        if self._parcels and not self.is_shut:
+            return self._parcels.popleft()
+        return None
+
+    def _wake(self) -> None:
+        while self._slots:
+            slot = self._slots.popleft()
+            if not slot.done():
+                slot.set_result(None)
+                return

@@ -1,0 +1,90 @@
+"""Bringing a worker back whose process has died."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from raypool.config import PoolConfig
+from raypool.crew import Crew, await_ready
+from raypool.errors import LedgerError, PoolStartError
+from raypool.group_commit import GroupCommit
+from raypool.link import WorkerLink
+from raypool.roster import WorkerRecord
+from raypool.scheduler import Scheduler
+from raypool.sender import Sender
+from raypool.telemetry import Broadcast
+
+logger = logging.getLogger(__name__)
+
+WAITS_SECONDS = (0.0, 1.0, 5.0)
+
+
+class Replacer:
+    """Starts a new process for a dead worker, with the state that its agent had.
+
+    Attributes:
+        on_return: called with a worker that is back.
+    """
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        crew: Crew,
+        links: dict[str, WorkerLink],
+        *,
+        ledger: GroupCommit,
+        scheduler: Scheduler,
+        sender: Sender,
+        broadcast: Broadcast,
+        waits: Sequence[float] = WAITS_SECONDS,
+    ) -> None:
+        self._config = config
+        self._crew = crew
+        self._links = links
+        self._ledger = ledger
+        self._scheduler = scheduler
+        self._sender = sender
+        self._broadcast = broadcast
+        self._waits = waits
+        self.on_return: Callable[[WorkerRecord], None] | None = None
+
+    def replace(self, worker: WorkerRecord) -> bool:
+        """Begin to bring `worker` back; true: it may come back."""
+        self._sender.begin(self._bring_back(worker))
+        return True
+
+    async def _bring_back(self, worker: WorkerRecord) -> None:
+        for wait in self._waits:
+            await asyncio.sleep(wait)
+            link = await self._start(worker.name)
+            if link is not None:
+                self._welcome(worker, link)
+                return
+        logger.error("worker %r could not be replaced; the pool goes on without it", worker.name)
+        self._sender.settled(self._scheduler.worker_gone(worker))
+
+    async def _start(self, name: str) -> WorkerLink | None:
+        link: WorkerLink | None = None
+        try:
+            snapshot = await self._ledger.read(lambda ledger: ledger.snapshot(name))
+            link = await asyncio.to_thread(self._crew.start, name)
+            await await_ready(self._config, {name: link}, {name: snapshot})
+        except (PoolStartError, LedgerError) as error:
+            logger.warning("worker %r did not come back: %s", name, error)
+            if link is not None:
+                link.kill()
+            return None
+        return link
+
+    def _welcome(self, worker: WorkerRecord, link: WorkerLink) -> None:
+        self._links[worker.name] = link
+        decided = self._scheduler.worker_back(worker)
+        self._broadcast.emit(
+            "worker.replaced", worker=worker.name, role=worker.role, restarts=worker.restarts
+        )
+        if self.on_return is not None:
+            self.on_return(worker)
+        self._sender.resend_notices(worker)
+        self._sender.settled(decided)

@@ -1,0 +1,41 @@
+"""An agent's state as JSON, and back."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def snapshot_json(snapshot: object) -> str:
+    """The JSON that keeps what `Agent.snapshot` returned.
+
+    Raises:
+        TypeError: JSON cannot hold it; says what to return instead.
+    """
+    if isinstance(snapshot, BaseModel):
+        return snapshot.model_dump_json()
+    try:
+        return json.dumps(snapshot, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            "snapshot must return what JSON can hold (dicts with text keys, lists, texts, numbers, "
+            f"booleans, None) or a pydantic model, got {type(snapshot).__name__}: {error}"
+        ) from None
+
+
+def restored(restore: Callable[[Any], Any], snapshot: str) -> Any:
+    """What to give `restore`: the pydantic model that it asks for, else what JSON made of it.
+
+    Raises:
+        pydantic.ValidationError: the snapshot is not of that model any more.
+    """
+    parameter = next(iter(inspect.signature(restore).parameters), "")
+    wanted = typing.get_type_hints(restore).get(parameter)
+    if isinstance(wanted, type) and issubclass(wanted, BaseModel):
+        return wanted.model_validate_json(snapshot)
+    return json.loads(snapshot)
