@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,8 +14,15 @@ from raypool.events import Event
 from raypool.group_commit import GroupCommit
 from raypool.messages import Delivery
 from raypool.records import Ending
-from raypool.scheduler import Scheduler
+from raypool.scheduler import Decided, Scheduler
 from raypool.tally import Tally
+from raypool.telemetry import Broadcast, EventName
+
+NAMES: dict[str, EventName] = {
+    "completed": "task.completed",
+    "failed": "task.failed",
+    "cancelled": "task.cancelled",
+}
 
 
 class Ended(NamedTuple):
@@ -46,28 +53,67 @@ class Recorder:
     """Commits endings, then tells every client that waits for them."""
 
     def __init__(
-        self, ledger: GroupCommit, scheduler: Scheduler, desks: Desks, tally: Tally
+        self,
+        ledger: GroupCommit,
+        scheduler: Scheduler,
+        desks: Desks,
+        tally: Tally,
+        broadcast: Broadcast,
     ) -> None:
         self._ledger = ledger
         self._scheduler = scheduler
         self._desks = desks
         self._tally = tally
+        self._broadcast = broadcast
 
-    async def record(self, ended: list[Ended], snapshots: Mapping[str, str] = {}) -> None:
+    async def record(self, ended: list[Ended], snapshots: Mapping[str, str] = {}) -> list[Ended]:
         """Commit, with the `snapshots` of the workers, and deliver.
 
-        What cannot be committed stays unfinished in the ledger.
+        What cannot be committed stays unfinished in the ledger. Returns the tasks that
+        followed in their sessions and ended at once.
         """
         try:
             await self._ledger.record([one.ending for one in ended], snapshots)
         except LedgerError as error:
             for one in ended:
-                self._scheduler.forget(one.record)
                 for client, ticket in one.record.watchers:
                     self._desks.put(client, Delivery(ticket, None, ledger_error=str(error)))
-            return
+            return self._release(ended, are_recorded=False)
         for one in ended:
-            self._scheduler.forget(one.record)
             self._tally.add(one.ending)
+            if self._broadcast.is_watched:
+                self._tell(one)
             for client, ticket in one.record.watchers:
                 self._desks.put(client, one.delivery(ticket))
+        return self._release(ended, are_recorded=True)
+
+    def _release(self, ended: list[Ended], *, are_recorded: bool) -> list[Ended]:
+        followed: list[Decided] = []
+        for one in ended:
+            has_grown = are_recorded and one.ending.conversation is not None
+            decided = self._scheduler.release(one.record, has_grown=has_grown)
+            if decided is not None:
+                followed.append(decided)
+        return [Ended(*decided) for decided in followed]
+
+    def _tell(self, one: Ended) -> None:
+        ending = one.ending
+        cause = ending.cause
+        fields: dict[str, Any] = {
+            "attempts": ending.attempts,
+            "turns": ending.turns,
+            "duration_ms": ending.duration_ms,
+            "model": ending.model,
+            "stop_reason": ending.stop_reason,
+            "kind": cause.kind if cause else None,
+            "error_type": cause.type if cause else None,
+            "input_tokens": ending.usage.input_tokens,
+            "output_tokens": ending.usage.output_tokens,
+            "cost_usd": ending.cost_usd,
+        }
+        if ending.state == "cancelled":
+            fields = {"reason": cause.message if cause else None}
+        task = one.record.task
+        self._broadcast.emit(
+            NAMES[ending.state], worker=ending.worker, role=task.role, task=task.id, **fields
+        )
