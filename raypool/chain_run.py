@@ -287,7 +287,6 @@ class ChainRuns:
         return _outcome(
             chain,
             result,
-            halt=self._halting.take_report(),
             conversation=added,
             snapshot=await self.snapshot(),
         )

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import gc
 from collections.abc import Awaitable
-from contextlib import suppress
 from functools import partial
 
 import cloudpickle
@@ -161,10 +160,14 @@ class Dispatcher:
     async def resume(self, worker: str) -> None:
         """Have a halted worker take tasks again."""
         record = self._worker(worker)
-        with suppress(WorkerGone):
-            await self._links[worker].resume()
+        try:
+            was_reported = await self._links[worker].resume()
+        except WorkerGone:
+            return
         if record.halted is not None:
             self._sender.settled(self._scheduler.resume(record))
+        elif was_reported:
+            record.is_resumed_early = True
 
     async def conversation(self, session: str) -> bytes:
         """The messages of a named session, as MessagePack."""

@@ -24,6 +24,11 @@ class Halting:
         """Whether it takes no more tasks."""
         return self.reason is not None
 
+    @property
+    def is_reported(self) -> bool:
+        """Whether the dispatcher was told of the last halt, or will be by what is on its way."""
+        return self._unreported is None
+
     def halt(self, reason: str) -> bool:
         """Take no more tasks; false when it takes none already."""
         if self.is_halted:
@@ -33,12 +38,10 @@ class Halting:
         self.on_halt()
         return True
 
-    def resume(self) -> bool:
-        """Take tasks again; false when it does already."""
-        was_halted = self.is_halted
+    def resume(self) -> None:
+        """Take tasks again."""
         self.reason = self._unreported = None
         self._owes_post_run = False
-        return was_halted
 
     def take_report(self) -> str | None:
         """The reason of a halt that nobody was told of."""

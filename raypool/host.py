@@ -111,9 +111,9 @@ class AgentHost:
         self._engine.limits.mark_interrupted()
         return self._control(self._engine.limits.interrupt, 0)
 
-    def resume(self) -> None:
-        """Take tasks again after a halt."""
-        self._control(self._open, None)
+    def resume(self) -> bool:
+        """Take tasks again after a halt; whether an outcome has told of that halt."""
+        return self._control(self._open, False)
 
     def cancel(self, numbers: list[int]) -> list[int]:
         """Interrupt those of these tasks that run; returns those that will never start.
@@ -211,9 +211,10 @@ class AgentHost:
         for parcel in self._mailbox.shut():
             self._report(parcel, Outcome(parcel.work.number, is_returned=True))
 
-    def _open(self) -> None:
-        self._engine.resume()
+    def _open(self) -> bool:
+        was_reported = self._engine.resume()
         self._mailbox.open()
+        return was_reported
 
     def _cancel(self, numbers: list[int]) -> list[int]:
         ended = set(self._recently_ended)

@@ -62,9 +62,10 @@ class WorkerLink:
         interrupted: int = await self._handle.interrupt.remote()
         return interrupted
 
-    async def resume(self) -> None:
-        """Have the worker take tasks again after its agent has halted."""
-        await self._handle.resume.remote()
+    async def resume(self) -> bool:
+        """Have the worker take tasks again; whether an outcome has told that it had halted."""
+        was_reported: bool = await self._handle.resume.remote()
+        return was_reported
 
     async def watch(self, is_watched: bool) -> None:
         """Have the worker begin or cease to note what happens."""

@@ -26,6 +26,7 @@ class WorkerRecord:
         is_healthy: its process lives and is ready.
         is_coming_back: its process is being replaced.
         halted: why it takes no tasks; `None` while it does.
+        is_resumed_early: it was resumed, and the outcome that tells of its halt is on its way.
     """
 
     def __init__(self, name: str, role: str, new_window: Callable[[], Window]) -> None:
@@ -47,6 +48,7 @@ class WorkerRecord:
         self.window = self._new_window()
         self.sent = 0
         self.halted: str | None = None
+        self.is_resumed_early = False
         self.is_healthy = True
 
     @property

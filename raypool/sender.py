@@ -192,8 +192,10 @@ class Sender:
                 self._tell_of_delay(worker, settled)
             if outcome.snapshot is not None:
                 snapshots[worker.name] = outcome.snapshot
-            if outcome.halt is not None:
+            if outcome.halt is not None and not worker.is_resumed_early:
                 worker.halted = outcome.halt
+            elif outcome.halt is not None:
+                worker.is_resumed_early = False
         self.record(ended, snapshots)
         self._progress[worker.name].set()
         if worker.halted is None:

@@ -120,7 +120,7 @@ class TurnEngine:
         """A task's turns, up to its outcome; raises only cancellation."""
         outcome = await self._runs.run(work, asked)
         await self._finish_run()
-        return sendable(outcome)
+        return sendable(self._with_halt(outcome))
 
     async def ask(self, notice: Notice, prompt: Prompt, role: str) -> Outcome:
         """The turns that the agent asked for when it heard a notice: a task of its own."""
@@ -142,8 +142,7 @@ class TurnEngine:
             self.log.emit("halted", reason=decision.reason)
             await self._finish_run()
         snapshot = await self._runs.snapshot()
-        report = self.halting.take_report()
-        return sendable(Outcome(notice.number, halt=report, snapshot=snapshot))
+        return sendable(self._with_halt(Outcome(notice.number, snapshot=snapshot)))
 
     def cancel(self, number: int) -> None:
         """Interrupt a task whose answer nobody wants any more."""
@@ -161,10 +160,13 @@ class TurnEngine:
         """What is reported of a task that could not be interrupted; from any thread."""
         return self._runs.lost(number)
 
-    def resume(self) -> None:
-        """Take tasks again after a halt."""
-        if self.halting.resume():
+    def resume(self) -> bool:
+        """Take tasks again after a halt; whether an outcome has told of that halt."""
+        was_halted, was_reported = self.halting.is_halted, self.halting.is_reported
+        if was_halted:
+            self.halting.resume()
             self.log.emit("resumed")
+        return was_halted and was_reported
 
     def _use(self, options: SessionOptions) -> None:
         tools = ToolBox(options.tools)
@@ -203,6 +205,11 @@ class TurnEngine:
                 self._options, output_type=output_type
             )
         return self._options_by_type[digest]
+
+    def _with_halt(self, outcome: Outcome) -> Outcome:
+        """Tell of a halt as late as can be: it may be over by then."""
+        reason = self.halting.take_report()
+        return outcome if reason is None else msgspec.structs.replace(outcome, halt=reason)
 
     async def _finish_run(self) -> None:
         """Once the agent has halted and no turn of it runs."""

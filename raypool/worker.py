@@ -148,9 +148,9 @@ class Worker:
         return self._ready().interrupt()
 
     @ray.method(concurrency_group=CONTROL)
-    def resume(self) -> None:
-        """Take tasks again after the agent has halted."""
-        self._ready().resume()
+    def resume(self) -> bool:
+        """Take tasks again after the agent has halted; whether an outcome has told of that."""
+        return self._ready().resume()
 
     @ray.method(concurrency_group=CONTROL)
     def watch(self, is_watched: bool) -> None:
