@@ -22,6 +22,7 @@ from raypool.routing import RoundRobin
 from raypool.scheduler import Scheduler
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.tally import Tally
+from raypool.telemetry import Broadcast
 from raypool.window import Window
 
 pytestmark = pytest.mark.asyncio
@@ -51,13 +52,15 @@ async def office() -> AsyncIterator[Office]:
     file, clock = SqliteLedger(), FakeClock()
     ledger, desks = GroupCommit(file), Desks(clock)
     desks.of("mine")
-    roster = Roster([WorkerRecord("crew-1", "chemist", Window(64))])
+    roster = Roster([WorkerRecord("crew-1", "chemist", lambda: Window(64))])
     scheduler = Scheduler(roster, RoundRobin(), Retries(RetryPolicy()), clock)
     record = TaskRecord(AcceptedTask(1, "a", "why?", output_type="sha256:abc"))
     record.watchers.append(("mine", 5))
     scheduler.reserve(record)
     await ledger.accept([record.task])
-    yield Office(file, desks, Recorder(ledger, scheduler, desks, Tally(file.totals())), record)
+    tally, broadcast = Tally(file.totals()), Broadcast(clock, "crew")
+    recorder = Recorder(ledger, scheduler, desks, tally, broadcast)
+    yield Office(file, desks, recorder, record)
     await ledger.close()
 
 
