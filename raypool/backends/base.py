@@ -43,7 +43,8 @@ class Session(ABC):
 
         An answer that asks for tools has a `tool_use` event for each, and a `result` with the
         stop reason `tool_use`; raypool runs them and prompts the session with a user
-        message of `tool_result` blocks, one for each.
+        message of `tool_result` blocks, one for each. Prompted with anything else, as after a
+        turn that was interrupted in between, it goes on from before the question.
         """
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from raypool.agent import SessionOptions
 from raypool.backends.base import Backend, Session
-from raypool.backends.dialogue import Message, as_messages
+from raypool.backends.dialogue import Message, MissingToolResults, continued
 from raypool.backends.faults import error_event
 from raypool.events import ErrorEvent, Event, ResultEvent, TextEvent, ToolResultEvent, ToolUseEvent
 from raypool.response import Response
@@ -58,7 +58,11 @@ class _FunctionSession(Session):
         self._options = msgspec.structs.replace(options, messages=())
 
     async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
-        asked = [*self.messages, *as_messages(prompt)]
+        try:
+            asked = continued(self.messages, prompt)
+        except MissingToolResults as error:
+            yield ErrorEvent("invalid", type(error).__name__, str(error))
+            return
         try:
             answer: Any = await self._backend.fn(asked if self.messages else prompt, self._options)
         except Exception as error:  # noqa: BLE001 - whatever the user's function raises

@@ -162,6 +162,25 @@ def test_a_response_may_ask_for_tools_and_the_results_come_with_the_conversation
     ]
 
 
+async def always_call(prompt: Content, _: SessionOptions) -> Response:
+    other = ToolUseEvent("t2", "now", {})
+    return Response(text=str(prompt), stop_reason="tool_use", events=(CALL, other))
+
+
+def test_a_prompt_without_results_gives_the_question_up() -> None:
+    turns = converse(FunctionBackend(always_call), "weather?", "Still there?")
+
+    assert turns[1][0] == TextEvent(str([{"role": "user", "content": "Still there?"}]))
+
+
+def test_a_prompt_with_some_of_the_results_is_an_error_that_names_the_others() -> None:
+    [_, [error]] = converse(FunctionBackend(always_call), "weather?", RESULT)
+
+    assert isinstance(error, ErrorEvent)
+    assert error.verdict == "invalid"
+    assert "no result for tool call 't2'" in error.message
+
+
 def test_tools_that_the_function_has_run_itself_are_told_and_not_run_again() -> None:
     events = (CALL, ToolResultEvent("t1", "sunny"))
 
