@@ -12,7 +12,6 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-import cloudpickle
 import msgspec
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
@@ -20,7 +19,7 @@ from pydantic_core import from_json
 
 from raypool.agent import SessionOptions
 from raypool.json_text import JsonText, json_in
-from raypool.payload import travelling_as_code
+from raypool.model_pickling import dump_model, load_model
 from raypool.schemas import listed, problems_of, schema_of
 
 WRAPPED = "The answer is the value of `answer`."
@@ -50,7 +49,9 @@ class OutputType:
         self.schema = schema
         self.digest = digest_of(name, schema)
         self.holder = holder
-        self._read = _reader_by_schema(name, schema) if holder is None else _reader_by_type(holder)
+        self._read = (
+            _reader_by_schema(name, schema) if holder is None else _reader_by_type(holder, schema)
+        )
 
     @staticmethod
     def of(value: Any) -> OutputType:
@@ -145,7 +146,7 @@ class PackedOutputType(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         name: the type, as one reads it.
         schema_json: its JSON schema, its properties in the order in which a model answers.
-        pickled: its classes, its holder last; `None` when only its schema was at hand.
+        pickled: its holder; `None` when only its schema was at hand.
     """
 
     name: str
@@ -176,9 +177,9 @@ def pack_output_type(output_type: OutputType) -> bytes:
     Raises:
         TypeError: the type cannot be pickled; says why.
     """
-    pickled = None if output_type.holder is None else _pickled(output_type)
-    schema_json = json.dumps(output_type.schema)
-    return msgspec.msgpack.encode(PackedOutputType(output_type.name, schema_json, pickled))
+    name, holder = output_type.name, output_type.holder
+    pickled = None if holder is None else _pickled(name, holder)
+    return msgspec.msgpack.encode(PackedOutputType(name, json.dumps(output_type.schema), pickled))
 
 
 def read_packed(packed: bytes) -> PackedOutputType:
@@ -189,39 +190,20 @@ def read_packed(packed: bytes) -> PackedOutputType:
 def unpack_output_type(packed: bytes) -> OutputType:
     """The output type that was packed. It unpickles the class: for workers, not dispatchers."""
     known = read_packed(packed)
-    holder = None if known.pickled is None else cloudpickle.loads(known.pickled)[-1]
+    holder = None if known.pickled is None else load_model(known.pickled)
     return OutputType(known.name, known.schema, holder)
 
 
-def _pickled(output_type: OutputType) -> bytes:
-    # The holder carries its validator; the type itself would be looked at anew in the worker,
-    # where the module that its annotations name may be another or missing. A validator is
-    # built as it is unpickled, so the classes inside it must be there by then.
-    holder = output_type.holder
-    assert holder is not None
+def _pickled(name: str, holder: Holder) -> bytes:
+    # The holder carries its validator; of the type alone one would be made anew in the worker,
+    # where the module that its annotations name may be another or missing.
     try:
-        with travelling_as_code():
-            return bytes(cloudpickle.dumps([*_classes_inside(holder), holder]))
+        return dump_model(holder)
     except Exception as error:
         raise TypeError(
-            f"output_type {output_type.name} must be something that can be pickled, to be sent "
-            f"to the workers: {type(error).__name__}: {error}"
+            f"output_type {name} must be something that can be pickled, to be sent to the "
+            f"workers: {type(error).__name__}: {error}"
         ) from error
-
-
-def _classes_inside(holder: Holder) -> list[type]:
-    """The classes of the type, inner ones before those that hold them."""
-    found: dict[type, None] = {}
-    open_ends: list[Any] = [holder.__pydantic_core_schema__]
-    while open_ends:
-        end = open_ends.pop()
-        if isinstance(end, dict):
-            open_ends += end.values()
-            if isinstance(end.get("cls"), type):
-                found[end["cls"]] = None
-        elif isinstance(end, list | tuple):
-            open_ends += end
-    return [one for one in reversed(found) if one is not holder]
 
 
 # How it is made of a type
@@ -303,14 +285,15 @@ def _has_answer(value: object) -> bool:
     return isinstance(value, dict) and "answer" in value
 
 
-def _reader_by_type(holder: Holder) -> Callable[[str], Any]:
+def _reader_by_type(holder: Holder, schema: dict[str, Any]) -> Callable[[str], Any]:
     """Reads `{"answer": …}` as the type."""
+    unknown_to_model = 0 if is_wrapped(schema) else 1
 
     def read(held: str) -> Any:
         try:
             return vars(holder.model_validate_json(held))["answer"]
         except ValidationError as error:
-            raise _misfit(problems_of(error)) from error
+            raise _misfit(problems_of(error, below=unknown_to_model)) from error
 
     return read
 

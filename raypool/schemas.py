@@ -66,10 +66,13 @@ def schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
     return adapter.json_schema(schema_generator=_SchemaForModels)
 
 
-def problems_of(error: ValidationError) -> str:
-    """What does not fit, for a model to read: place and message; never the value itself."""
+def problems_of(error: ValidationError, *, below: int = 0) -> str:
+    """What does not fit, for a model to read: place and message; never the value itself.
+
+    Places are told from `below` steps inside what was validated.
+    """
     details = error.errors(include_url=False, include_context=False, include_input=False)
-    return listed((detail["loc"], detail["msg"]) for detail in details)
+    return listed((detail["loc"][below:], detail["msg"]) for detail in details)
 
 
 def listed(problems: Iterable[tuple[Place, str]]) -> str:

@@ -22,6 +22,7 @@ LAYERS = [
     "agent",
     # What users extend or hold, and where tasks are kept
     "payload tools",
+    "model_pickling",
     "output_type",
     "records",
     "backends callbacks future ledger",
