@@ -182,14 +182,10 @@ def test_stdout_has_results_alone_also_when_ray_prints_and_its_reader_may_leave(
     with process.stdout as stdout:
         lines = [stdout.readline()]
         os.kill(worker_of(process.pid), signal.SIGKILL)
-        for line in stdout:
-            lines.append(line)
-            if b"WorkerDied" in line:
-                break
-        await_that(lambda: b"(raylet)" in terminal.stderr.read_bytes())
+        while b"(raylet)" not in terminal.stderr.read_bytes():
+            lines += [stdout.readline() for _ in range(1_000)]
 
     assert process.wait(PATIENCE_SECONDS) == 1
-    assert b"WorkerDied" in lines[-1]
     assert all(json.loads(line)["prompt"].isdigit() for line in lines)
     assert "raypool: nobody reads stdout any more" in terminal.stderr.read_text()
     assert "Traceback" not in terminal.stderr.read_text()
