@@ -128,18 +128,28 @@ class Line:
         """Remove and return every task."""
         return self.take(self._length)
 
+    def first(self) -> TaskRecord | None:
+        """The task that is taken next."""
+        self._drop_ended()
+        if self._is_returned_first():
+            return self._returned[0][1]
+        return self._fresh[0] if self._fresh else None
+
     def first_number(self) -> int | None:
         """The lowest number in the line."""
-        self._drop_ended()
-        heads = [number for number, _ in self._returned[:1]]
-        heads += [self._fresh[0].number] if self._fresh else []
-        return min(heads, default=None)
+        first = self.first()
+        return None if first is None else first.number
 
     def _pop(self) -> TaskRecord | None:
         self._drop_ended()
-        if self._returned and (not self._fresh or self._returned[0][0] < self._fresh[0].number):
+        if self._is_returned_first():
             return heapq.heappop(self._returned)[1]
         return self._fresh.popleft() if self._fresh else None
+
+    def _is_returned_first(self) -> bool:
+        if not self._returned:
+            return False
+        return not self._fresh or self._returned[0][0] < self._fresh[0].number
 
     def _drop_ended(self) -> None:
         while self._fresh and self._fresh[0].has_ended:

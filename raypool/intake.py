@@ -44,7 +44,11 @@ class Intake:
         worker is left for them.
         """
         receipt = Receipt([], [])
-        await self._look_up_sessions(submissions)
+        try:
+            turns = await self._session_turns(submissions)
+        except LedgerError as error:
+            receipt.refusals.extend(_refuse_unwritable(one, str(error)) for one in submissions)
+            return receipt, []
         fresh: list[tuple[Submission, TaskRecord]] = []
         for submission in submissions:
             record = self._scheduler.get(submission.id)
@@ -54,10 +58,12 @@ class Intake:
                 fresh.append((submission, self._reserve(client, submission)))
         try:
             known = await self._ledger.accept([record.task for _, record in fresh])
+            others = [found.task for found in known.values() if found.ending is None]
+            turns |= await self._session_turns(others)
         except LedgerError as error:
             self._give_up(fresh, str(error), receipt)
             return receipt, []
-        return receipt, self._enter(fresh, known, receipt)
+        return receipt, self._enter(fresh, known, turns, receipt)
 
     def take_number(self) -> int:
         """A place in the order of acceptance, for what is no task of a client's."""
@@ -79,16 +85,19 @@ class Intake:
         self._scheduler.adopt(worker, record)
 
     async def resume(self, tasks: list[AcceptedTask]) -> list[Ended]:
-        """Go on with tasks that the ledger has and that have not ended."""
-        await self._look_up_sessions(tasks)
-        return self._resume(tasks)
+        """Go on with tasks that the ledger has and that have not ended.
 
-    def _resume(self, tasks: list[AcceptedTask]) -> list[Ended]:
+        Raises:
+            LedgerError: it cannot be read.
+        """
+        return self._resume(tasks, await self._session_turns(tasks))
+
+    def _resume(self, tasks: list[AcceptedTask], turns: dict[str, int]) -> list[Ended]:
         ended = []
         for task in tasks:
             record = TaskRecord(task)
             self._scheduler.reserve(record)
-            ending = self._assign(record)
+            ending = self._assign(record, turns)
             if ending is not None:
                 ended.append(Ended(record, ending))
         return ended
@@ -103,8 +112,10 @@ class Intake:
         record.streams = record.streams or submission.stream
         receipt.workers.append((submission.ticket, record.worker))
 
-    def _assign(self, record: TaskRecord) -> Ending | None:
+    def _assign(self, record: TaskRecord, turns: dict[str, int]) -> Ending | None:
         self.last_assigned = max(self.last_assigned, record.number)
+        if record.task.session is not None:
+            self._scheduler.sessions.add(record.task.session, turns[record.task.session])
         ending = self._scheduler.assign(record)
         if self._broadcast.is_watched:
             self._tell(record)
@@ -124,19 +135,15 @@ class Intake:
                     queued=worker.unfinished,
                 )
 
-    async def _look_up_sessions(self, tasks: Iterable[Submission | AcceptedTask]) -> None:
-        """Know how many tasks each of their sessions has behind it, before they are assigned."""
+    async def _session_turns(self, tasks: Iterable[Submission | AcceptedTask]) -> dict[str, int]:
+        """How many tasks each of their sessions has behind it; raises `LedgerError`."""
         sessions = self._scheduler.sessions
         names = {task.session for task in tasks if task.session is not None}
-        unknown = [name for name in names if name not in sessions]
-        if not unknown:
-            return
-        try:
-            turns = await self._ledger.read(lambda ledger: ledger.session_turns(unknown))
-        except LedgerError:
-            return  # the commit that follows fails with the same, and says so
-        for name in unknown:
-            sessions.add(name, turns.get(name, 0))
+        turns = {name: sessions.turns_of(name) for name in names}
+        unknown = [name for name in names if turns[name] is None]
+        if unknown:
+            turns |= await self._ledger.read(lambda ledger: ledger.session_turns(unknown))
+        return {name: known or 0 for name, known in turns.items()}
 
     def _reserve(self, client: str, submission: Submission) -> TaskRecord:
         """A task to be committed; of those under one id the first has it until then."""
@@ -163,28 +170,35 @@ class Intake:
         self,
         fresh: list[tuple[Submission, TaskRecord]],
         known: dict[int, KnownTask],
+        turns: dict[str, int],
         receipt: Receipt,
     ) -> list[Ended]:
         ended = []
         for submission, record in fresh:
             found = known.get(record.number)
             if found is not None:
-                ended += self._leave_to(found, submission, record, receipt)
+                ended += self._leave_to(found, submission, record, turns, receipt)
                 continue
             self._scheduler.reserve(record)
-            ending = self._assign(record)
+            ending = self._assign(record, turns)
             receipt.workers.append((submission.ticket, record.worker))
             if ending is not None:
                 ended.append(Ended(record, ending))
         return ended
 
     def _leave_to(
-        self, found: KnownTask, submission: Submission, record: TaskRecord, receipt: Receipt
+        self,
+        found: KnownTask,
+        submission: Submission,
+        record: TaskRecord,
+        turns: dict[str, int],
+        receipt: Receipt,
     ) -> list[Ended]:
         """Leave an id to the task that the ledger has under it, with all who wait for it."""
         self._release(record)
         is_same = _is_same(found.task, submission)
-        worker, ended = self._hand_over(record.watchers if is_same else record.watchers[1:], found)
+        watchers = record.watchers if is_same else record.watchers[1:]
+        worker, ended = self._hand_over(watchers, found, turns)
         if is_same:
             receipt.workers.append((submission.ticket, worker))
         else:
@@ -192,7 +206,7 @@ class Intake:
         return ended
 
     def _hand_over(
-        self, watchers: list[tuple[str, int]], found: KnownTask
+        self, watchers: list[tuple[str, int]], found: KnownTask, turns: dict[str, int]
     ) -> tuple[str | None, list[Ended]]:
         """Have `watchers` wait for a task that the ledger has; the worker that has it."""
         if found.ending is not None:
@@ -201,7 +215,7 @@ class Intake:
                 self._desks.put(client, delivery)
             return found.ending.worker, []
         is_live = self._scheduler.get(found.task.id) is not None
-        ended = [] if is_live else self._resume([found.task])
+        ended = [] if is_live else self._resume([found.task], turns)
         record = self._scheduler.get(found.task.id)
         assert record is not None
         record.watchers += watchers
@@ -216,7 +230,7 @@ class Intake:
     ) -> None:
         for submission, record in fresh:
             self._release(record)
-            receipt.refusals.append(Refusal(submission.ticket, LedgerError.__name__, why))
+            receipt.refusals.append(_refuse_unwritable(submission, why))
             for client, ticket in record.watchers[1:]:
                 self._desks.put(client, Delivery(ticket, None, ledger_error=why))
 
@@ -228,6 +242,10 @@ def _is_same(task: AcceptedTask, submission: Submission) -> bool:
         and task.session == submission.session
         and task.output_type == submission.output_type
     )
+
+
+def _refuse_unwritable(submission: Submission, why: str) -> Refusal:
+    return Refusal(submission.ticket, LedgerError.__name__, why)
 
 
 def _refuse_other_question(submission: Submission) -> Refusal:

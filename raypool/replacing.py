@@ -10,7 +10,7 @@ from raypool.config import PoolConfig
 from raypool.crew import Crew, await_ready
 from raypool.errors import LedgerError, PoolStartError
 from raypool.group_commit import GroupCommit
-from raypool.link import WorkerLink
+from raypool.link import WorkerGone, WorkerLink
 from raypool.roster import WorkerRecord
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
@@ -52,7 +52,7 @@ class Replacer:
 
     def replace(self, worker: WorkerRecord) -> bool:
         """Begin to bring `worker` back; true: it may come back."""
-        self._sender.begin(self._bring_back(worker))
+        self._sender.begin(self._bring_back(worker), until_closed=True)
         return True
 
     async def _bring_back(self, worker: WorkerRecord) -> None:
@@ -62,7 +62,12 @@ class Replacer:
             if link is not None:
                 self._welcome(worker, link)
                 return
-        logger.error("worker %r could not be replaced; the pool goes on without it", worker.name)
+        logger.error(
+            "worker %r could not be replaced; the pool goes on without it, and the %d events "
+            "that it had not heard are dropped",
+            worker.name,
+            len(worker.notices),
+        )
         self._sender.settled(self._scheduler.worker_gone(worker))
 
     async def _start(self, name: str) -> WorkerLink | None:
@@ -71,11 +76,15 @@ class Replacer:
             snapshot = await self._ledger.read(lambda ledger: ledger.snapshot(name))
             link = await asyncio.to_thread(self._crew.start, name)
             await await_ready(self._config, {name: link}, {name: snapshot})
-        except (PoolStartError, LedgerError) as error:
+        except (PoolStartError, LedgerError, WorkerGone, ValueError) as error:
             logger.warning("worker %r did not come back: %s", name, error)
             if link is not None:
                 link.kill()
             return None
+        except asyncio.CancelledError:
+            if link is not None:
+                link.kill()
+            raise
         return link
 
     def _welcome(self, worker: WorkerRecord, link: WorkerLink) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import tenacity
@@ -17,12 +18,12 @@ class Tries:
     """What a task has behind it.
 
     Attributes:
-        turn: the turn of the task's chain that was tried last, from 1.
+        turn: the last turn of the task's chain that has failed, from 1.
         attempts: attempts that were made at that turn; a refusal is none.
         earlier: attempts at the chain's other turns that have failed.
         refusals: how often the provider had no capacity, since the last attempt.
         refused_seconds: how long the task has waited for capacity in all.
-        deaths: how often a worker has died that may have been running the task.
+        deaths: how many workers have died that had the task.
     """
 
     turn: int = 1
@@ -48,8 +49,11 @@ class Tries:
         return self.refused_seconds < REFUSED_LIMIT_SECONDS
 
     def begin(self, turn: int) -> None:
-        """Count attempts at that turn from now on."""
-        if turn != self.turn:
+        """Count attempts at that turn from now on, unless a later one was tried before.
+
+        A chain that starts anew elsewhere so gets no more attempts than one that goes on.
+        """
+        if turn > self.turn:
             self.turn = turn
             self.earlier += self.attempts
             self.attempts = 0
@@ -90,10 +94,23 @@ class Retries:
         tries.refused_seconds += delay
         return delay
 
-    def survives(self, tries: Tries) -> bool:
-        """Count the death of a worker that may have run the task; whether it is run again."""
+    def survives(self, tries: Tries, *, was_running: bool) -> bool:
+        """Count the death of a worker that had the task; whether it is run again.
+
+        It is, however often that has happened, when it cannot have been running.
+        """
         tries.deaths += 1
-        return tries.deaths < self._policy.max_deaths
+        return not was_running or tries.deaths < self._policy.max_deaths
+
+    def company(self, tries: Tries, concurrency: int) -> float:
+        """How many tasks a worker may have at once while this is one of them.
+
+        A task whose worker has died goes with no more than run at the same time, and the last
+        time by itself. So whatever kills its workers is counted, and fails alone.
+        """
+        if not tries.deaths:
+            return math.inf
+        return 1 if tries.deaths + 1 >= self._policy.max_deaths else concurrency
 
     def _backoff(self, count: int) -> float:
         state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})

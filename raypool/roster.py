@@ -6,7 +6,25 @@ from collections.abc import Callable, Iterable, Iterator
 
 from raypool.backlog import Line, TaskRecord
 from raypool.messages import Notice
+from raypool.retries import Tries
 from raypool.window import Window
+
+
+class NoticeRecord:
+    """What a worker was notified of and has not dealt with, as the dispatcher knows it.
+
+    Attributes:
+        notice: what its agent is to hear.
+        tries: the deaths of the worker that are behind it.
+        is_heard: its agent has heard it; what that has led to is being recorded.
+    """
+
+    __slots__ = ("is_heard", "notice", "tries")
+
+    def __init__(self, notice: Notice) -> None:
+        self.notice = notice
+        self.tries = Tries()
+        self.is_heard = False
 
 
 class WorkerRecord:
@@ -18,7 +36,7 @@ class WorkerRecord:
         line: tasks given to it that wait in the dispatcher.
         held: tasks sent to it and not ended, by number, in the order in which they were sent.
         waiting: its tasks that wait for another attempt or their session's turn, by number.
-        notices: what it was notified of and has not dealt with, by number.
+        notices: what it was notified of and has not dealt with, by number, in order.
         sent: how many attempts were sent to its process.
         completed: tasks it completed.
         failed: tasks that failed on it for good.
@@ -35,7 +53,7 @@ class WorkerRecord:
         self.line = Line()
         self.held: dict[int, TaskRecord] = {}
         self.waiting: dict[int, TaskRecord] = {}
-        self.notices: dict[int, Notice] = {}
+        self.notices: dict[int, NoticeRecord] = {}
         self.completed = 0
         self.failed = 0
         self.restarts = 0
@@ -60,6 +78,11 @@ class WorkerRecord:
     def may_take_tasks(self) -> bool:
         """Whether it can be sent tasks now, or some time later."""
         return self.is_healthy or self.is_coming_back
+
+    @property
+    def next_notice(self) -> NoticeRecord | None:
+        """The notice that its agent hears next, or now."""
+        return next((one for one in self.notices.values() if not one.is_heard), None)
 
     @property
     def unfinished(self) -> int:

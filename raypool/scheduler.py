@@ -8,17 +8,21 @@ neither waits nor talks to anybody.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from typing import Any, NamedTuple
 
 from raypool.backlog import TaskRecord
 from raypool.clock import Clock
-from raypool.messages import Answer, Failure, Outcome
-from raypool.records import Ending, EndState, StoredCause
+from raypool.endings import ending_of, of_answer, of_death, of_failure, of_skip
+from raypool.messages import Answer, Failure, Notice, Outcome
+from raypool.records import Ending, EndState
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import Routing
 from raypool.sessions import Sessions
+
+HANDS_BACK = "it hands back the tasks that it is sent"
 
 
 class Decided(NamedTuple):
@@ -56,6 +60,7 @@ class Scheduler:
         self._concurrency = concurrency
         self._records: dict[str, TaskRecord] = {}
         self._waiting: list[tuple[float, int, TaskRecord]] = []
+        self._outlived: set[int] = set()
         self._closed_until = 0.0
 
     @property
@@ -64,12 +69,17 @@ class Scheduler:
         return len(self._records)
 
     def unfinished_up_to(self, number: int) -> dict[str, int]:
-        """By worker, how many unfinished tasks were accepted as `number` or before."""
+        """By worker, how much is unfinished that was accepted as `number` or before.
+
+        Those are tasks and notices.
+        """
         counts: Counter[str] = Counter()
         for record in self._records.values():
             if record.worker is not None and record.number <= number:
                 counts[record.worker] += 1
-        return dict(counts)
+        for worker in self.roster:
+            counts[worker.name] += sum(notice <= number for notice in worker.notices)
+        return dict(+counts)
 
     def get(self, task_id: str) -> TaskRecord | None:
         """The task of that id, unless its ending is committed."""
@@ -108,22 +118,28 @@ class Scheduler:
         """The tasks to send to `worker` now, in one envelope."""
         if not worker.takes_tasks or self._clock.monotonic() < self._closed_until:
             return []
-        records = worker.line.take(worker.window.room(len(worker.held)))
+        notice = worker.next_notice
+        if notice is not None and notice.tries.deaths:
+            return []  # so that what the worker may have died of is heard by itself
+        room = worker.window.room(len(worker.held))
+        records = self._take_apart(worker, room) if self._outlived else worker.line.take(room)
         for record in records:
             worker.held[record.number] = record
         worker.sent += len(records)
         return records
 
     def settle(self, worker: WorkerRecord, outcome: Outcome) -> Decided | Delayed | None:
-        """What an attempt's outcome means; `None` when the task is not held, or goes elsewhere.
+        """What an attempt's outcome means; `None` when the task is not held, or was returned.
 
-        An outcome may tell that the worker has halted: see `halt`.
+        An outcome may tell that the worker has halted. It then takes no more tasks; `halt`
+        gives those in its line to others.
         """
+        self._note_halt(worker, outcome)
         record = worker.held.pop(outcome.number, None)
         if record is None:
             return None
         record.spend(outcome.usage, outcome.cost_usd)
-        if outcome.is_returned:
+        if outcome.is_returned and not record.is_cancelled:
             worker.line.add(record)
             return None
         if outcome.answer is not None:
@@ -131,8 +147,7 @@ class Scheduler:
             return self._complete(record, outcome, outcome.answer)
         if outcome.failure is not None:
             return self._settle_failure(worker, record, outcome, outcome.failure)
-        cause = None if outcome.skipped is None else _skipped(outcome.skipped)
-        return Decided(record, self._end(record, "cancelled", cause=cause))
+        return Decided(record, self._end(record, "cancelled", **of_skip(outcome.skipped)))
 
     def adopt(self, worker: WorkerRecord, record: TaskRecord) -> None:
         """Take a task in that `worker` has asked for and run by itself."""
@@ -177,17 +192,29 @@ class Scheduler:
     def worker_died(
         self, worker: WorkerRecord, why: str, *, is_coming_back: bool = False
     ) -> list[Decided]:
-        """Have what `worker` had run again; what it may have run too often fails."""
+        """Have what `worker` had run again; what its workers have died of too often fails."""
         worker.is_healthy = False
         worker.is_coming_back = is_coming_back
-        suspects = list(worker.held)[: self._concurrency]
         held = list(worker.held.values())
         worker.held.clear()
         self.roster.sort()
         decided = [
-            self._after_death(record, why, is_suspect=record.number in suspects) for record in held
+            self._after_death(record, why, was_running=place < self._concurrency)
+            for place, record in enumerate(held)
         ]
         return [*(one for one in decided if one), *self._redistribute([worker])]
+
+    def blame_notice(self, worker: WorkerRecord) -> Notice | None:
+        """Before `worker_died`: count the death for the notice that its agent was to hear next.
+
+        Returns the notice when it is dropped: the worker has died of it too often, and had no
+        task then that it might have died of.
+        """
+        blamed = worker.next_notice
+        if blamed is None or self._retries.survives(blamed.tries, was_running=not worker.held):
+            return None
+        del worker.notices[blamed.notice.number]
+        return blamed.notice
 
     def worker_back(self, worker: WorkerRecord) -> list[Decided]:
         """The new process of `worker` is ready."""
@@ -197,8 +224,9 @@ class Scheduler:
         return self._redistribute([one for one in self.roster if not one.takes_tasks])
 
     def worker_gone(self, worker: WorkerRecord) -> list[Decided]:
-        """No new process of `worker` could be had."""
+        """No new process of `worker` could be had; what it was to hear is dropped."""
         worker.is_coming_back = False
+        worker.notices.clear()
         return self._redistribute([worker])
 
     # Time
@@ -236,6 +264,27 @@ class Scheduler:
             or any(waiting <= number for waiting in worker.waiting)
             or any(notice <= number for notice in worker.notices)
         )
+
+    def _note_halt(self, worker: WorkerRecord, outcome: Outcome) -> None:
+        tells_of_halt = outcome.halt is not None or outcome.is_returned
+        if not worker.is_resumed_early and worker.is_healthy and tells_of_halt:
+            worker.halted = outcome.halt or worker.halted or HANDS_BACK
+        elif outcome.halt is not None:
+            worker.is_resumed_early = False
+
+    def _take_apart(self, worker: WorkerRecord, room: int) -> list[TaskRecord]:
+        """At most `room` tasks, such that each has no more company than it may have."""
+        taken: list[TaskRecord] = []
+        most = min(map(self._company, worker.held.values()), default=math.inf)
+        while len(taken) < room and (first := worker.line.first()) is not None:
+            most = min(most, self._company(first))
+            if len(worker.held) + len(taken) >= most:
+                break
+            taken += worker.line.take(1)
+        return taken
+
+    def _company(self, record: TaskRecord) -> float:
+        return self._retries.company(record.tries, self._concurrency)
 
     def _place(self, record: TaskRecord) -> Decided | None:
         """Put a task into a worker's line; its ending when nobody can have it."""
@@ -282,14 +331,11 @@ class Scheduler:
         return [decided for record in waiting if (decided := self._place(record)) is not None]
 
     def _complete(self, record: TaskRecord, outcome: Outcome, answer: Answer) -> Decided:
-        ending = self._end(
-            record,
-            "completed",
-            turns=outcome.turns,
-            conversation=outcome.conversation,
-            **_answered(answer),
+        added, turns = outcome.conversation, outcome.turns
+        fields = of_answer(answer)
+        return Decided(
+            record, self._end(record, "completed", turns=turns, conversation=added, **fields)
         )
-        return Decided(record, ending)
 
     def _settle_failure(
         self, worker: WorkerRecord, record: TaskRecord, outcome: Outcome, failure: Failure
@@ -300,14 +346,7 @@ class Scheduler:
         if record.is_cancelled:
             return Decided(record, self._end(record, "cancelled"))
         if delay is None:
-            ending = self._end(
-                record,
-                "failed",
-                turns=outcome.turns,
-                duration_ms=failure.duration_ms,
-                cause=_cause(failure),
-                answers=failure.answers,
-            )
+            ending = self._end(record, "failed", turns=outcome.turns, **of_failure(failure))
             return Decided(record, ending)
         worker.waiting[record.number] = record
         due = self._clock.monotonic() + delay
@@ -323,12 +362,13 @@ class Scheduler:
         worker.line.add(record)
         return None
 
-    def _after_death(self, record: TaskRecord, why: str, *, is_suspect: bool) -> Decided | None:
+    def _after_death(self, record: TaskRecord, why: str, *, was_running: bool) -> Decided | None:
         if record.is_cancelled:
             return Decided(record, self._end(record, "cancelled"))
-        if is_suspect and not self._retries.survives(record.tries):
+        if not self._retries.survives(record.tries, was_running=was_running):
             record.tries.attempts += 1
-            return Decided(record, self._end(record, "failed", cause=_died(why)))
+            return Decided(record, self._end(record, "failed", **of_death(why)))
+        self._outlived.add(record.number)
         return self._place(record)
 
     def _end_without_worker(self, record: TaskRecord) -> Ending:
@@ -336,44 +376,14 @@ class Scheduler:
         every = "every worker" if role is None else f"every worker with the role {role!r}"
         if record.task.worker is not None:
             every = f"worker {record.task.worker!r}, which alone may run the task,"
-            return self._end(record, "failed", cause=_died(f"{every} has died"))
-        return self._end(record, "failed", cause=_died(f"{every} of the pool has died"))
+            return self._end(record, "failed", **of_death(f"{every} has died"))
+        return self._end(record, "failed", **of_death(f"{every} of the pool has died"))
 
     def _end(self, record: TaskRecord, state: EndState, **fields: Any) -> Ending:
         record.has_ended = True
+        self._outlived.discard(record.number)
         if record.worker is not None:
             worker = self.roster[record.worker]
             worker.completed += state == "completed"
             worker.failed += state == "failed"
-        return Ending(
-            number=record.number,
-            state=state,
-            worker=record.worker,
-            attempts=record.tries.in_all,
-            completed_at=int(self._clock.time() * 1000),
-            usage=record.usage,
-            cost_usd=record.cost_usd if state == "completed" or record.usage.total_tokens else None,
-            **fields,
-        )
-
-
-def _answered(answer: Answer) -> dict[str, Any]:
-    return {
-        "duration_ms": answer.duration_ms,
-        "text": answer.text,
-        "model": answer.model,
-        "stop_reason": answer.stop_reason,
-        "session_id": answer.session_id,
-    }
-
-
-def _cause(failure: Failure) -> StoredCause:
-    return StoredCause(failure.kind, failure.type, failure.message, failure.traceback)
-
-
-def _died(why: str) -> StoredCause:
-    return StoredCause("WorkerDied", "WorkerDied", why)
-
-
-def _skipped(reason: str) -> StoredCause:
-    return StoredCause("TaskCancelled", "Skip", reason)
+        return ending_of(record, state, self._clock.time(), **fields)

@@ -10,16 +10,19 @@ from typing import Any
 from raypool.backlog import TaskRecord
 from raypool.clock import Clock
 from raypool.desk import Desks
+from raypool.errors import LedgerError, UnknownWorker
 from raypool.link import WorkerGone, WorkerLink
 from raypool.messages import Notice, Outcome, Piece
 from raypool.recorder import Ended, Recorder
-from raypool.roster import WorkerRecord
+from raypool.roster import NoticeRecord, WorkerRecord
 from raypool.scheduler import Decided, Delayed, Scheduler
 from raypool.telemetry import Broadcast
 
 logger = logging.getLogger(__name__)
 
 Adopt = Callable[[WorkerRecord, Outcome], Coroutine[Any, Any, None]]
+
+ASK_AGAIN_SECONDS = 1.0
 
 
 class Sender:
@@ -47,6 +50,7 @@ class Sender:
         self._broadcast = broadcast
         self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
+        self._until_closed: set[asyncio.Task[None]] = set()
         self._progress = {worker.name: asyncio.Event() for worker in scheduler.roster}
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -60,10 +64,12 @@ class Sender:
             self._pump_worker(worker)
 
     def close(self) -> None:
-        """Send nothing more."""
+        """Send nothing more, and bring no worker back."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
+        for task in self._until_closed:
+            task.cancel()
 
     def deafen(self) -> None:
         """Hear nothing more of what workers do: they are about to be killed."""
@@ -104,15 +110,25 @@ class Sender:
             self.begin(self._cancel_held(name, numbers))
 
     def notify(self, worker: WorkerRecord, notice: Notice) -> None:
-        """Have the agent of `worker` hear an event."""
-        worker.notices[notice.number] = notice
+        """Have the agent of `worker` hear an event, as soon as it is there.
+
+        Raises:
+            UnknownWorker: the worker has died, and could not be replaced.
+        """
+        if not worker.may_take_tasks:
+            raise UnknownWorker(
+                f"worker {worker.name!r} has died and could not be replaced; "
+                "notify another worker, or start the pool again"
+            )
+        record = worker.notices[notice.number] = NoticeRecord(notice)
         if worker.is_healthy:
-            self.begin(self._send_notice(worker, notice))
+            self.begin(self._send_notice(worker, record))
 
     def resend_notices(self, worker: WorkerRecord) -> None:
         """Have the new agent of `worker` hear what the old one has not dealt with."""
-        for notice in list(worker.notices.values()):
-            self.begin(self._send_notice(worker, notice))
+        for record in worker.notices.values():
+            if not record.is_heard:
+                self.begin(self._send_notice(worker, record))
 
     async def finish_up_to(self, number: int) -> None:
         """Return when every task accepted as `number` or before has ended.
@@ -125,10 +141,14 @@ class Sender:
             await asyncio.gather(*(self._finish_worker(worker, number) for worker in workers))
             workers = [w for w in self._scheduler.roster if self._has_work(w, number)]
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something on the side; what it raises is a defect, and logged."""
+    def begin(self, work: Coroutine[Any, Any, None], *, until_closed: bool = False) -> None:
+        """Do something on the side; what it raises is a defect, and logged.
+
+        With `until_closed` it is given up when nothing more is sent.
+        """
         task = asyncio.ensure_future(work)
-        self._under_way.add(task)
+        tasks = self._until_closed if until_closed else self._under_way
+        tasks.add(task)
         task.add_done_callback(self._ended)
 
     def _has_work(self, worker: WorkerRecord, number: int) -> bool:
@@ -168,22 +188,28 @@ class Sender:
         except WorkerGone as error:
             self._lose(worker, link, error)
 
-    async def _send_notice(self, worker: WorkerRecord, notice: Notice) -> None:
+    async def _send_notice(self, worker: WorkerRecord, record: NoticeRecord) -> None:
         link = self._links[worker.name]
         try:
-            outcome = await link.notify(notice)
+            outcome = await link.notify(record.notice)
         except WorkerGone as error:
             self._lose(worker, link, error)
             return
-        if worker.notices.pop(notice.number, None) is None:
-            return
+        record.is_heard = True
         if outcome.asked is not None and self.adopt is not None:
-            await self.adopt(worker, outcome)
+            try:
+                await self.adopt(worker, outcome)
+            except LedgerError as error:
+                logger.error(  # noqa: TRY400 - the message says it all
+                    "what worker %r answered to an event is lost: %s", worker.name, error
+                )
+        worker.notices.pop(record.notice.number, None)
         self._settle(worker, [outcome])
 
     def _settle(self, worker: WorkerRecord, outcomes: list[Outcome]) -> None:
         ended = []
         snapshots: dict[str, str] = {}
+        took_tasks = worker.takes_tasks
         for outcome in outcomes:
             settled = self._scheduler.settle(worker, outcome)
             if isinstance(settled, Decided):
@@ -192,18 +218,31 @@ class Sender:
                 self._tell_of_delay(worker, settled)
             if outcome.snapshot is not None:
                 snapshots[worker.name] = outcome.snapshot
-            if outcome.halt is not None and not worker.is_resumed_early:
-                worker.halted = outcome.halt
-            elif outcome.halt is not None:
-                worker.is_resumed_early = False
         self.record(ended, snapshots)
         self._progress[worker.name].set()
         if worker.halted is None:
             self._pump_worker(worker)
         else:
             self.settled(self._scheduler.halt(worker, worker.halted))
+            if took_tasks and not self._is_closed:
+                self.begin(self._confirm_halt(worker), until_closed=True)
         if self._scheduler.waits:
             self._wake()
+
+    async def _confirm_halt(self, worker: WorkerRecord) -> None:
+        """Ask the worker why it has halted, or whether it was resumed since it said so."""
+        link, report = self._links[worker.name], None
+        while report is None:
+            report = await link.status()
+            is_same = link is self._links[worker.name] and worker.is_healthy
+            if worker.halted is None or not is_same:
+                return
+            if report is None:
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+        if report.halted is None:
+            self.settled(self._scheduler.resume(worker))
+        else:
+            worker.halted = report.halted
 
     def _hand_on(self, worker: WorkerRecord, pieces: list[Piece]) -> None:
         for piece in pieces:
@@ -217,7 +256,14 @@ class Sender:
         link.kill()
         why = f"worker {worker.name!r} died: {error}"
         held = len(worker.held)
-        is_coming_back = self.replace is not None and not self._is_closed and self.replace(worker)
+        dropped = self._scheduler.blame_notice(worker)
+        if dropped is not None:
+            logger.error(
+                "event %d for worker %r is dropped: the worker died each time its agent heard it",
+                dropped.number,
+                worker.name,
+            )
+        is_coming_back = self._may_come_back(worker)
         decided = self._scheduler.worker_died(worker, why, is_coming_back=is_coming_back)
         self._broadcast.emit(
             "worker.died",
@@ -227,6 +273,10 @@ class Sender:
             held=held,
         )
         self.settled(decided)
+
+    def _may_come_back(self, worker: WorkerRecord) -> bool:
+        """Begin to replace a dead worker; one of a pool that stops is left to a later start."""
+        return self._is_closed or (self.replace is not None and self.replace(worker))
 
     async def _cancel_held(self, name: str, numbers: list[int]) -> None:
         worker, link = self._scheduler.roster[name], self._links[name]
@@ -285,6 +335,7 @@ class Sender:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
+        self._until_closed.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("raypool's dispatcher met a defect of its own", exc_info=error)
 

@@ -40,12 +40,14 @@ class Sessions:
         self._busy: dict[str, SessionRecord] = {}
         self._resting: OrderedDict[str, SessionRecord] = OrderedDict()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._busy or name in self._resting
+    def turns_of(self, name: str) -> int | None:
+        """How many tasks a session has behind it; `None` when it is not known."""
+        session = self._busy.get(name) or self._resting.get(name)
+        return session.turns if session else None
 
     def add(self, name: str, turns: int) -> None:
         """Know of a session that has so many tasks behind it, unless it is known."""
-        if name not in self:
+        if self.turns_of(name) is None:
             self._rest(name, SessionRecord(turns))
 
     def enter(self, record: TaskRecord) -> bool:

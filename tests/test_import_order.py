@@ -36,7 +36,7 @@ LAYERS = [
     "chain_run",
     "turns",
     "host",
-    "routing",
+    "routing endings",
     "scheduler",
     "recorder",
     "intake",

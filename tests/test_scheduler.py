@@ -2,81 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pytest
 
-from raypool.backlog import TaskRecord
-from raypool.clock import FakeClock
-from raypool.config import RetryPolicy
 from raypool.events import Verdict
 from raypool.messages import Answer, Failure, Outcome
-from raypool.records import AcceptedTask, Ending, StoredCause
-from raypool.retries import Retries
-from raypool.roster import Roster, WorkerRecord
-from raypool.routing import RoundRobin
-from raypool.scheduler import Scheduler
+from raypool.records import Conversation, Ending, StoredCause
+from raypool.scheduler import Decided, Delayed
 from raypool.usage import Usage
-from raypool.window import Window
-
-POLICY = RetryPolicy(max_attempts=3, initial_seconds=1.0, max_seconds=8.0)
-LONGEST_WAIT = 8.0
-
-
-class Stage:
-    """A scheduler with its clock and its workers at hand.
-
-    Attributes:
-        a, b: the first two workers.
-    """
-
-    def __init__(
-        self, roles: Iterable[str] = ("chemist", "chemist"), *, concurrency: int = 1
-    ) -> None:
-        self.clock = FakeClock(start=1_000.0)
-        self.workers = [
-            WorkerRecord(f"crew-{number}", role, Window(concurrency))
-            for number, role in enumerate(roles, start=1)
-        ]
-        self.scheduler = Scheduler(Roster(self.workers), RoundRobin(), Retries(POLICY), self.clock)
-        self.a, self.b = self.workers[0], self.workers[-1]
-
-    def reserve(self, number: int, role: str | None = None) -> TaskRecord:
-        record = TaskRecord(AcceptedTask(number, f"task-{number}", "why?", role))
-        self.scheduler.reserve(record)
-        return record
-
-    def accept(self, *numbers: int, role: str | None = None) -> list[TaskRecord]:
-        """Tasks that are committed and were given to a worker."""
-        records = [self.reserve(number, role) for number in numbers]
-        for record in records:
-            assert self.scheduler.assign(record) is None
-        return records
-
-    def take(self, worker: WorkerRecord) -> list[int]:
-        return [record.number for record in self.scheduler.take(worker)]
-
-    def fail(
-        self,
-        worker: WorkerRecord,
-        number: int,
-        verdict: Verdict = "transient",
-        retry_after: float | None = None,
-    ) -> Ending | None:
-        """Have an attempt fail; the task's ending when it was the last."""
-        failure = Failure("BackendError", verdict, "Error", "no", 12.5, retry_after)
-        settled = self.scheduler.settle(worker, Outcome(number, failure=failure))
-        return settled[1] if settled else None
-
-    def answer(self, worker: WorkerRecord, number: int) -> Ending | None:
-        settled = self.scheduler.settle(worker, Outcome(number, Answer("42", Usage(1, 2), 7.5)))
-        return settled[1] if settled else None
-
-    def wait(self, seconds: float) -> list[Ending]:
-        """Let time pass; what ended because of it."""
-        self.clock.advance(seconds)
-        ended, _ = self.scheduler.wake()
-        return [ending for _, ending in ended]
+from tests.stage import LONGEST_WAIT, POLICY, Stage
 
 
 @pytest.fixture
@@ -113,11 +46,13 @@ def test_answer_completes_the_task_with_all_it_says(stage: Stage) -> None:
     [record] = stage.accept(1)
     stage.take(stage.a)
     stage.clock.advance(2.0)
-    answer = Answer("42", Usage(1, 2), 7.5, "model", "end_turn", "session", 0.25)
+    answer = Answer("42", 7.5, "model", "end_turn", "session")
+    added = Conversation("session", [{"role": "user", "content": "why?"}])
+    outcome = Outcome(1, answer, usage=Usage(1, 2), cost_usd=0.25, turns=3, conversation=added)
 
-    settled = stage.scheduler.settle(stage.a, Outcome(1, answer))
+    settled = stage.scheduler.settle(stage.a, outcome)
 
-    assert settled == (
+    assert settled == Decided(
         record,
         Ending(
             number=1,
@@ -132,6 +67,8 @@ def test_answer_completes_the_task_with_all_it_says(stage: Stage) -> None:
             stop_reason="end_turn",
             session_id="session",
             cost_usd=0.25,
+            turns=3,
+            conversation=added,
         ),
     )
     assert record.has_ended
@@ -250,14 +187,23 @@ def test_refused_task_has_made_no_attempt(stage: Stage) -> None:
     assert record.assignment().attempt == 1
 
 
-def test_task_refused_for_too_long_fails_with_that_cause_and_closes_nothing(stage: Stage) -> None:
-    stage.accept(1, 2)
-    stage.take(stage.a)
+def test_task_refused_for_fifteen_minutes_fails_with_that_cause_and_closes_nothing(
+    stage: Stage,
+) -> None:
+    [record] = stage.accept(1)
+    endings = []
+    for _ in range(3):
+        [again] = stage.scheduler.take(stage.a)
+        assert again.assignment().may_wait == (record.tries.refused_seconds < 900.0)
+        endings.append(stage.fail(stage.a, 1, "refused", retry_after=450.0))
+        stage.wait(450.0)
+    stage.accept(2)
 
-    ending = stage.fail(stage.a, 1, "refused", retry_after=3_600.0)
-
-    assert ending is not None
-    assert (ending.state, ending.attempts) == ("failed", 0)
+    *before, last = endings
+    assert before == [None, None]
+    assert last is not None
+    assert (last.state, last.attempts) == ("failed", 0)
+    assert last.cause == StoredCause("BackendError", "Error", "no")
     assert stage.take(stage.b) == [2]
 
 
@@ -319,10 +265,10 @@ def test_cancellation_of_a_task_that_a_worker_holds_ends_by_that_worker(stage: S
     stage.take(stage.a)
 
     assert stage.scheduler.cancel(record) is None
-    settled = stage.scheduler.settle(stage.a, Outcome(1))
+    ending = stage.settle(stage.a, Outcome(1))
 
-    assert settled is not None
-    assert settled[1].state == "cancelled"
+    assert ending is not None
+    assert ending.state == "cancelled"
 
 
 def test_cancelled_task_that_its_worker_has_dropped_ends_at_once(stage: Stage) -> None:
@@ -384,81 +330,117 @@ def test_task_that_has_ended_cannot_be_cancelled(stage: Stage) -> None:
     assert not record.is_cancelled
 
 
-def test_dead_workers_held_tasks_fail_and_its_line_goes_to_the_others(stage: Stage) -> None:
-    stage.accept(*range(1, 11))
-    stage.take(stage.a)
-
-    ended = stage.scheduler.worker_died(stage.a, "it was killed")
-
-    assert [(record.number, ending.state) for record, ending in ended] == [
-        (1, "failed"),
-        (3, "failed"),
-        (5, "failed"),
-    ]
-    assert {ending.attempts for _, ending in ended} == {1}
-    assert {ending.cause for _, ending in ended} == {
-        StoredCause("WorkerDied", "WorkerDied", "it was killed")
-    }
-    assert stage.take(stage.a) == []
-    assert stage.take(stage.b) == [2, 4, 6]
-    for number in (2, 4, 6):
-        stage.answer(stage.b, number)
-    assert stage.take(stage.b) == [7, 8, 9]
-
-
-def test_cancelled_task_whose_worker_died_is_cancelled(stage: Stage) -> None:
+def test_task_that_will_be_tried_again_is_told_of_with_its_wait(stage: Stage) -> None:
     [record] = stage.accept(1)
     stage.take(stage.a)
-    stage.scheduler.cancel(record)
+    failure = Failure("BackendError", "transient", "Error", "no", retry_after=20.0)
 
-    [(_, ending)] = stage.scheduler.worker_died(stage.a, "it was killed")
+    settled = stage.scheduler.settle(stage.a, Outcome(1, failure=failure))
 
-    assert ending.state == "cancelled"
+    assert settled == Delayed(record, failure, 20.0)
 
 
-def test_late_outcome_of_a_dead_worker_changes_nothing(stage: Stage) -> None:
+def test_tokens_and_dollars_of_all_attempts_are_summed(stage: Stage) -> None:
+    stage.accept(1)
+    failure = Failure("BackendError", "transient", "Error", "no")
+    stage.take(stage.a)
+    stage.settle(stage.a, Outcome(1, failure=failure, usage=Usage(1, 2, 3, 4), cost_usd=0.25))
+    stage.wait(LONGEST_WAIT)
+    stage.take(stage.a)
+    stage.settle(stage.a, Outcome(1, failure=failure))
+    stage.wait(LONGEST_WAIT)
+    stage.take(stage.a)
+
+    ending = stage.settle(stage.a, Outcome(1, Answer("42", 7.5), None, Usage(10, 20), 0.5))
+
+    assert ending is not None
+    assert (ending.usage, ending.cost_usd) == (Usage(11, 22, 3, 4), 0.75)
+
+
+@pytest.mark.parametrize("costs", [(None, 0.5), (0.5, None)], ids=["first", "last"])
+def test_cost_is_not_known_once_that_of_an_attempt_is_not(
+    stage: Stage, costs: tuple[float | None, float | None]
+) -> None:
     stage.accept(1)
     stage.take(stage.a)
-    stage.scheduler.worker_died(stage.a, "it was killed")
-
-    assert stage.answer(stage.a, 1) is None
-
-
-def test_task_that_waits_as_its_worker_dies_comes_back_on_another(stage: Stage) -> None:
-    [record] = stage.accept(1)
+    failure = Failure("BackendError", "transient", "Error", "no")
+    stage.settle(stage.a, Outcome(1, failure=failure, usage=Usage(1, 2), cost_usd=costs[0]))
+    stage.wait(LONGEST_WAIT)
     stage.take(stage.a)
-    stage.fail(stage.a, 1)
 
-    assert stage.scheduler.worker_died(stage.a, "it was killed") == []
-    assert stage.wait(LONGEST_WAIT) == []
+    ending = stage.settle(stage.a, Outcome(1, Answer("42", 7.5), cost_usd=costs[1]))
 
-    assert stage.take(stage.b) == [1]
-    assert record.worker == "crew-2"
-    assert stage.a.unfinished == 0
+    assert ending is not None
+    assert (ending.usage, ending.cost_usd) == (Usage(1, 2), None)
 
 
-def test_tasks_fail_when_the_last_worker_of_their_role_has_died() -> None:
-    stage = Stage(["chemist", "historian"])
-    stage.accept(1, 2, role="historian")
-    stage.accept(3, role="chemist")
-    waiting = stage.scheduler.take(stage.b)[0]
-    stage.fail(stage.b, waiting.number)
+def test_task_that_fails_tells_what_was_spent_on_it(stage: Stage) -> None:
+    stage.accept(1, 2)
+    stage.take(stage.a)
+    stage.take(stage.b)
+    failure = Failure("BackendError", "invalid", "Error", "no", answers=["41", "43"])
 
-    ended = stage.scheduler.worker_died(stage.b, "it was killed")
-    late = stage.wait(LONGEST_WAIT)
-    fresh = stage.scheduler.assign(stage.reserve(4, role="historian"))
+    paid = Outcome(1, failure=failure, usage=Usage(1, 2), cost_usd=0.25, turns=2)
+    spent = stage.settle(stage.a, paid)
+    nothing = stage.settle(stage.b, Outcome(2, failure=failure))
 
-    assert [record.number for record, _ in ended] == [2]
-    assert [ending.number for ending in late] == [1]
-    assert fresh is not None
-    assert fresh.worker is None
-    for ending in (*late, fresh):
-        assert ending.cause is not None
-        assert ending.cause.kind == "WorkerDied"
-        assert ending.cause.message == (
-            "every worker with the role 'historian' of the pool has died"
-        )
-    assert stage.take(stage.a) == [3]
+    assert spent is not None
+    assert (spent.usage, spent.cost_usd, spent.turns) == (Usage(1, 2), 0.25, 2)
+    assert spent.answers == ["41", "43"]
+    assert nothing is not None
+    assert (nothing.usage, nothing.cost_usd) == (Usage(), None)
+
+
+def test_each_turn_of_a_chain_has_its_attempts(stage: Stage) -> None:
+    [record] = stage.accept(1)
+    told = []
+    for turn in (1, 1, 2, 2, 3):
+        stage.take(stage.a)
+        told.append(stage.fail(stage.a, 1, turn=turn))
+        stage.wait(LONGEST_WAIT)
+    stage.take(stage.a)
+
+    assert told == [None] * 5
+    assert record.assignment().attempt == 2
+    ending = stage.answer(stage.a, 1)
+    assert ending is not None
+    assert ending.attempts == 6
+
+
+def test_chain_that_starts_anew_gets_no_more_attempts_than_one_that_goes_on(
+    stage: Stage,
+) -> None:
+    stage.accept(1)
+    told = []
+    for turn in (2, 1, 2):
+        stage.take(stage.a)
+        told.append(stage.fail(stage.a, 1, turn=turn))
+        stage.wait(LONGEST_WAIT)
+
+    assert [ending is None for ending in told] == [True, True, False]
+
+
+def test_skipped_task_is_cancelled_with_the_reason(stage: Stage) -> None:
+    stage.accept(1)
+    stage.take(stage.a)
+
+    ending = stage.settle(stage.a, Outcome(1, skipped="seen before"))
+
+    assert ending is not None
+    assert ending.state == "cancelled"
+    assert ending.cause == StoredCause("TaskCancelled", "Skip", "seen before")
+
+
+def test_task_that_an_agent_has_asked_for_by_itself_is_its_workers(stage: Stage) -> None:
+    record = stage.reserve(1, "chemist")
+
+    stage.scheduler.adopt(stage.b, record)
+    ending = stage.answer(stage.b, 1)
+
+    assert ending is not None
+    assert (ending.state, ending.worker) == ("completed", "crew-2")
+    assert stage.b.completed == 1
+    assert stage.b.sent == 0
 
 
 def test_ended_task_counts_as_unfinished_until_its_ending_is_committed(stage: Stage) -> None:
@@ -501,6 +483,22 @@ def test_worker_has_work_while_a_task_up_to_a_number_is_in_line_held_or_waiting(
     stage.answer(stage.a, 4)
     assert not has_work(stage.a, 4)
     assert has_work(stage.a, 6)
+
+
+def test_worker_has_work_while_a_notice_up_to_a_number_is_not_dealt_with(stage: Stage) -> None:
+    stage.notify(stage.a, 4)
+
+    assert not stage.scheduler.has_work_up_to(stage.a, 3)
+    assert stage.scheduler.has_work_up_to(stage.a, 4)
+    assert not stage.scheduler.has_work_up_to(stage.b, 4)
+
+
+def test_notices_are_unfinished_too(stage: Stage) -> None:
+    stage.accept(1, 2)
+    stage.notify(stage.b, 3, 4)
+
+    assert stage.scheduler.unfinished_up_to(3) == {"crew-1": 1, "crew-2": 2}
+    assert stage.scheduler.unfinished_up_to(2) == {"crew-1": 1, "crew-2": 1}
 
 
 def test_attempts_sent_to_a_worker_are_counted(stage: Stage) -> None:

@@ -1,0 +1,51 @@
+"""What is recorded of a task as it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raypool.backlog import TaskRecord
+from raypool.messages import Answer, Failure
+from raypool.records import Ending, EndState, StoredCause
+
+
+def ending_of(record: TaskRecord, state: EndState, now: float, **fields: Any) -> Ending:
+    """The ending of a task, with all that was spent on it; `now` in seconds since the epoch."""
+    is_priced = state == "completed" or record.usage.total_tokens
+    return Ending(
+        number=record.number,
+        state=state,
+        worker=record.worker,
+        attempts=record.tries.in_all,
+        completed_at=int(now * 1000),
+        usage=record.usage,
+        cost_usd=record.cost_usd if is_priced else None,
+        **fields,
+    )
+
+
+def of_answer(answer: Answer) -> dict[str, Any]:
+    """The fields that the last turn's answer gives."""
+    return {
+        "duration_ms": answer.duration_ms,
+        "text": answer.text,
+        "model": answer.model,
+        "stop_reason": answer.stop_reason,
+        "session_id": answer.session_id,
+    }
+
+
+def of_failure(failure: Failure) -> dict[str, Any]:
+    """The fields that the last turn's failure gives."""
+    cause = StoredCause(failure.kind, failure.type, failure.message, failure.traceback)
+    return {"duration_ms": failure.duration_ms, "cause": cause, "answers": failure.answers}
+
+
+def of_death(why: str) -> dict[str, Any]:
+    """The fields of a task whose workers have died."""
+    return {"cause": StoredCause("WorkerDied", "WorkerDied", why)}
+
+
+def of_skip(reason: str | None) -> dict[str, Any]:
+    """The fields of a task that was cancelled, or that the agent has skipped for a reason."""
+    return {"cause": None if reason is None else StoredCause("TaskCancelled", "Skip", reason)}
