@@ -34,7 +34,7 @@ class AgentHost:
     """Runs the turns of one agent, at most `slots` at once, in the order in which they come.
 
     Its public methods may be called from any thread, and none of them waits for a
-    turn but `wait_finished` and `notify`.
+    turn but `wait_finished`.
 
     Args:
         engine: the agent's.
@@ -97,14 +97,15 @@ class AgentHost:
                 self._loop.call_soon_threadsafe(self._enqueue, assignments, envelope)
         return envelope
 
-    def notify(self, notice: Notice) -> Outcome:
-        """Have the agent hear an event; its outcome, once that and what it led to is dealt with."""
+    def notify(self, notice: Notice) -> Future[Outcome]:
+        """Have the agent hear an event; its outcome comes once what it led to is dealt with."""
         letter = Letter(notice, Future())
         with self._posting:
             if self._is_stopping:
-                return Outcome(notice.number)
-            self._loop.call_soon_threadsafe(self._receive, letter)
-        return letter.outcome.result()
+                letter.outcome.set_result(Outcome(notice.number))
+            else:
+                self._loop.call_soon_threadsafe(self._receive, letter)
+        return letter.outcome
 
     def interrupt(self) -> int:
         """Interrupt every running turn; how many."""

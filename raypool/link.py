@@ -15,7 +15,6 @@ from raypool.messages import (
     Outcome,
     WorkerReport,
     decode_batch,
-    decode_outcome,
     decode_outcomes,
     encode,
 )
@@ -35,6 +34,8 @@ class WorkerLink:
         self._handle = handle
         self._finished = 0
         self._asking: asyncio.Future[None] | None = None
+        self._notices: dict[int, asyncio.Future[Outcome]] = {}
+        self._listening: asyncio.Task[None] | None = None
 
     async def arrive(self) -> str:
         """The id of the node on which Ray has placed the worker; waits until it has."""
@@ -54,8 +55,19 @@ class WorkerLink:
             yield decode_batch(await batch)
 
     async def notify(self, notice: Notice) -> Outcome:
-        """Have the worker's agent hear an event; once all that it led to has ended."""
-        return decode_outcome(await self._handle.notify.remote(encode(notice)))
+        """Have the worker's agent hear an event; its outcome, once all that it led to has ended.
+
+        Notices reach the agent in the order of these calls, however many wait.
+        """
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._notices[notice.number] = answered
+        try:
+            await self._handle.notify.remote(encode(notice))
+            if self._listening is None:
+                self._listening = asyncio.ensure_future(self._listen())
+            return await answered
+        finally:
+            self._notices.pop(notice.number, None)
 
     async def interrupt(self) -> int:
         """Interrupt every running turn; how many."""
@@ -110,6 +122,21 @@ class WorkerLink:
     def kill(self) -> None:
         """End the worker's process now."""
         ray.kill(self._handle, no_restart=True)
+
+    async def _listen(self) -> None:
+        """Hand out what became of notices, as long as somebody waits for one."""
+        try:
+            while self._notices:
+                for outcome in decode_outcomes(await self._handle.answers.remote()):
+                    answered = self._notices.pop(outcome.number, None)
+                    if answered is not None:
+                        answered.set_result(outcome)
+        except WorkerGone as error:
+            for answered in self._notices.values():
+                answered.set_exception(error)
+            self._notices.clear()
+        finally:
+            self._listening = None
 
     async def _ask(self, count: int) -> None:
         try:

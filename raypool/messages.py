@@ -298,7 +298,6 @@ decode_receipt = msgspec.msgpack.Decoder(Receipt).decode
 decode_assignments = msgspec.msgpack.Decoder(list[Assignment]).decode
 decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 decode_batch = msgspec.msgpack.Decoder(Batch).decode
-decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 decode_notice = msgspec.msgpack.Decoder(Notice).decode
 decode_collected = msgspec.msgpack.Decoder(Collected).decode
 

@@ -6,6 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any
 
 import cloudpickle
@@ -29,7 +31,8 @@ from raypool.output_type import OutputType, unpack_output_type
 from raypool.telemetry import EventLog
 from raypool.turns import TurnEngine
 
-TURN, NOTICE, CONTROL, WAITING, TELEMETRY = "turn", "notice", "control", "waiting", "telemetry"
+TURN, NOTICE, ANSWERS, CONTROL = "turn", "notice", "answers", "control"
+WAITING, TELEMETRY = "waiting", "telemetry"
 CONTROL_CALLS = 4
 DISPATCHER_CHECK_SECONDS = 2.0
 GONE = object()
@@ -56,10 +59,18 @@ class WorkerSpec(msgspec.Struct, frozen=True):
 def concurrency_groups(concurrency: int) -> dict[str, int]:
     """Ray's limits for a worker's calls.
 
-    Turns; notices, one at a time; control calls beside them; one that waits; and one that
-    streams telemetry, beside the one it takes over from.
+    Turns; notices, one at a time, and one that waits for what became of them; control calls
+    beside them; one that waits; and one that streams telemetry, beside the one it takes over
+    from.
     """
-    return {TURN: concurrency, NOTICE: 1, CONTROL: CONTROL_CALLS, WAITING: 1, TELEMETRY: 2}
+    return {
+        TURN: concurrency,
+        NOTICE: 1,
+        ANSWERS: 1,
+        CONTROL: CONTROL_CALLS,
+        WAITING: 1,
+        TELEMETRY: 2,
+    }
 
 
 class Worker:
@@ -74,6 +85,7 @@ class Worker:
         self._spec = spec
         self._payload = payload
         self._host: AgentHost | None = None
+        self._answers: SimpleQueue[Future[Outcome]] = SimpleQueue()
         clock, pool = SystemClock(), spec.pool.name
         self._log = EventLog(clock, pool=pool, worker=spec.name, role=spec.role)
         threading.Thread(target=self._watch_dispatcher, name="raypool-watch", daemon=True).start()
@@ -119,10 +131,17 @@ class Worker:
         return encode([outcome for batch in batches for outcome in batch.outcomes])
 
     @ray.method(concurrency_group=NOTICE)
-    def notify(self, notice: bytes) -> bytes:
-        """Have the agent hear an event; the outcome, once all that it led to has ended."""
-        outcome: Outcome = self._ready().notify(decode_notice(notice))
-        return encode(outcome)
+    def notify(self, notice: bytes) -> None:
+        """Have the agent hear an event; `answers` tells of it once all that it led to has ended."""
+        self._ready().notify(decode_notice(notice)).add_done_callback(self._answers.put)
+
+    @ray.method(concurrency_group=ANSWERS)
+    def answers(self) -> bytes:
+        """The outcomes of notices since the last call, as soon as there is one."""
+        answered = [self._answers.get()]
+        while not self._answers.empty():
+            answered.append(self._answers.get())
+        return encode([one.result() for one in answered])
 
     @ray.method(concurrency_group=CONTROL)
     def status(self, after: int | None = None) -> WorkerReport:
