@@ -1,7 +1,7 @@
 """Three trivia experts share nine questions: `python examples/trivia.py`."""
 
 from raypool import Pool
-from raypool.backends import LocalBackend
+from raypool.backends import Backend, LocalBackend
 
 QUESTIONS = [
     "capital of France?",
@@ -15,8 +15,14 @@ QUESTIONS = [
     "composer of the Ninth Symphony?",
 ]
 
-with Pool.start(3, role="trivia expert", backend=LocalBackend()) as pool:
-    pool.submit_many(QUESTIONS)
-    pool.wait_for_all(timeout=120)
-    for worker in pool.results():
-        print(worker.worker, worker.count, [result.text for result in worker.results])
+
+def main(backend: Backend) -> None:
+    with Pool.start(3, role="trivia expert", backend=backend) as pool:
+        pool.submit_many(QUESTIONS)
+        pool.wait_for_all(timeout=120)
+        for worker in pool.results():
+            print(worker.worker, worker.count, [result.text for result in worker.results])
+
+
+if __name__ == "__main__":
+    main(LocalBackend())

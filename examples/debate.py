@@ -1,0 +1,47 @@
+"""Two agents answer each other until the rounds are over: `python examples/debate.py`."""
+
+from operator import attrgetter
+from typing import Any
+
+from raypool import Agent, AgentStart, Pool, Prompt, Response, SessionOptions
+from raypool.agent import Turn
+from raypool.backends import Backend, LocalBackend
+
+MOTION = "Cats are better company than dogs."
+SPEECHES = 6
+
+
+class Debater(Agent):
+    speeches_left = 0
+
+    def init_agent(self, start: AgentStart) -> SessionOptions:
+        return SessionOptions(
+            system=f"You debate, and you are {start.role} the motion: {MOTION} "
+            "Answer the last speaker in one sentence.",
+            max_tokens=60,
+        )
+
+    def handle_event(self, event: Any) -> Prompt:
+        self.speeches_left = event["speeches_left"]
+        return Prompt(event["said"])
+
+    def handle_response(self, turn: Turn, response: Response) -> None:
+        if self.speeches_left > 1:
+            [opponent] = [name for name in self.pool.workers if name != self.worker]
+            event = {"said": response.text, "speeches_left": self.speeches_left - 1}
+            self.pool.notify(opponent, event)
+
+
+def main(backend: Backend) -> None:
+    sides = {"for": 1, "against": 1}
+    with Pool.start(roles=sides, agent=Debater, memory="worker", backend=backend) as pool:
+        opener = next(iter(pool.workers))
+        pool.notify(opener, {"said": "Please open the debate.", "speeches_left": SPEECHES})
+        for _ in range(SPEECHES):
+            pool.wait_for_all()  # for what was asked before: each speech asks for the next
+        for result in sorted(pool.iter_results(), key=attrgetter("id")):  # ids sort by time
+            print(f"{result.role}: {result.text}")
+
+
+if __name__ == "__main__":
+    main(LocalBackend())
