@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from raypool.backlog import Line, TaskRecord
 from raypool.messages import Assignment
 from raypool.records import AcceptedTask
+from raypool.retries import Tries
+from raypool.usage import Usage
 
 
 def record(number: int) -> TaskRecord:
@@ -105,12 +107,59 @@ def test_only_ended_tasks_are_discarded() -> None:
         line.discard(records[1])
 
 
-def test_assignment_says_which_attempt_it_is() -> None:
-    task = AcceptedTask(7, "a", "why?", "chemist", {"row": 1}, 5.0)
-    one = TaskRecord(task)
-    one.tries.attempts = 2
+def test_first_in_line_is_the_one_that_is_taken_next() -> None:
+    line, records = line_of(1, 2, 3)
+    assert line.first() is records[1]
 
-    assert one.assignment() == Assignment(7, "a", "why?", 3, "chemist", {"row": 1}, 5.0)
+    line.take(2)
+    line.add(records[2])
+    assert line.first() is records[2]
+    end(line, records[2])
+    assert line.first() is records[3]
+    end(line, records[3])
+    assert line.first() is None
+
+
+def test_assignment_says_all_that_the_worker_must_know() -> None:
+    task = AcceptedTask(
+        7, "a", "why?", "chemist", {"row": 1}, 5.0, "user-42", "crew-1", "sha256:abc"
+    )
+    one = TaskRecord(task)
+    one.tries = Tries(turn=2, attempts=2, earlier=1, refused_seconds=900.0)
+    one.session_turns, one.streams = 4, True
+
+    assert one.assignment() == Assignment(
+        number=7,
+        id="a",
+        prompt="why?",
+        attempt=3,
+        role="chemist",
+        metadata={"row": 1},
+        timeout=5.0,
+        session="user-42",
+        session_turns=4,
+        output_type="sha256:abc",
+        streams=True,
+        may_wait=False,
+    )
+
+
+@given(
+    spent=st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 9), st.none() | st.integers(0, 9)), max_size=5
+    )
+)
+def test_spendings_are_summed_and_an_unknown_cost_makes_the_sum_unknown(
+    spent: list[tuple[int, int, int | None]],
+) -> None:
+    one = record(1)
+
+    for tokens_in, tokens_out, cost in spent:
+        one.spend(Usage(tokens_in, tokens_out), cost)
+
+    costs = [cost for _, _, cost in spent]
+    assert one.usage == Usage(sum(one[0] for one in spent), sum(one[1] for one in spent))
+    assert one.cost_usd == (None if None in costs else sum(cost or 0 for cost in costs))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "take", "put back", "end"]), st.integers(0))))

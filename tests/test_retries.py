@@ -94,6 +94,63 @@ def test_task_refused_for_fifteen_minutes_in_all_is_given_up() -> None:
     assert REFUSED_LIMIT_SECONDS == 900
 
 
+def test_refusals_are_waited_for_while_less_than_fifteen_minutes_have_passed() -> None:
+    assert Tries(refused_seconds=899.0).may_wait
+    assert not Tries(refused_seconds=900.0).may_wait
+
+
+def test_each_turn_of_a_chain_has_its_attempts() -> None:
+    retries, tries = Retries(POLICY), Tries()
+
+    told = [
+        retries.delay(tries, Failure("BackendError", "transient", "Error", "no", turn=turn))
+        for turn in (1, 1, 1, 2, 2, 2, 2)
+    ]
+
+    assert [delay is None for delay in told] == [False] * 6 + [True]
+    assert (tries.turn, tries.attempts, tries.earlier, tries.in_all) == (2, 4, 3, 7)
+
+
+def test_turn_before_one_that_has_failed_counts_with_that_one() -> None:
+    retries, tries = Retries(POLICY), Tries()
+
+    told = [
+        retries.delay(tries, Failure("BackendError", "transient", "Error", "no", turn=turn))
+        for turn in (3, 1, 3, 1)
+    ]
+
+    assert [delay is None for delay in told] == [False] * 3 + [True]
+
+
+@pytest.mark.parametrize(
+    ("tries", "was_tried"),
+    [(Tries(), False), (Tries(refusals=1), True), (Tries(earlier=1), True)],
+)
+def test_worker_may_keep_something_of_a_task_that_was_tried(tries: Tries, was_tried: bool) -> None:
+    assert tries.was_tried == was_tried
+
+
+def test_task_survives_all_but_the_last_of_its_workers_deaths() -> None:
+    retries, tries = Retries(RetryPolicy(max_deaths=3)), Tries()
+
+    assert [retries.survives(tries, was_running=True) for _ in range(3)] == [True, True, False]
+
+
+def test_task_that_was_not_running_survives_any_number_of_deaths() -> None:
+    retries, tries = Retries(RetryPolicy(max_deaths=1)), Tries()
+
+    assert all(retries.survives(tries, was_running=False) for _ in range(9))
+    assert tries.deaths == 9
+
+
+def test_company_of_a_task_grows_smaller_with_the_deaths_behind_it() -> None:
+    retries = Retries(RetryPolicy(max_deaths=3))
+
+    told = [retries.company(Tries(deaths=deaths), 8) for deaths in range(4)]
+
+    assert told == [float("inf"), 8, 1, 1]
+
+
 def test_attempt_starts_the_bound_of_refusals_anew_but_not_their_sum() -> None:
     retries, tries = Retries(POLICY), Tries(refusals=9, refused_seconds=300.0)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from raypool.backlog import TaskRecord
+from raypool.messages import Notice
 from raypool.records import AcceptedTask
-from raypool.roster import Roster, WorkerRecord
+from raypool.roster import NoticeRecord, Roster, WorkerRecord
 from raypool.window import Window
 
 
 def roster(**roles: str) -> Roster:
     """A worker of each name, with its role."""
-    return Roster(WorkerRecord(name, role, Window(1)) for name, role in roles.items())
+    return Roster(WorkerRecord(name, role, lambda: Window(1)) for name, role in roles.items())
 
 
 def names(workers: list[WorkerRecord]) -> list[str]:
@@ -27,12 +30,12 @@ def test_workers_come_in_the_order_of_their_numbers() -> None:
     crew = roster(a="chemist", b="historian", c="chemist")
 
     assert names(list(crew)) == ["a", "b", "c"]
-    assert names(crew.healthy(None)) == ["a", "b", "c"]
-    assert names(crew.healthy("chemist")) == ["a", "c"]
+    assert names(crew.choice(None)) == ["a", "b", "c"]
+    assert names(crew.choice("chemist")) == ["a", "c"]
 
 
 def test_role_that_nobody_has_has_no_workers() -> None:
-    assert roster(a="chemist").healthy("historian") == []
+    assert roster(a="chemist").choice("historian") == []
 
 
 def test_worker_is_found_by_its_name() -> None:
@@ -44,23 +47,76 @@ def test_unknown_name_is_no_worker() -> None:
         roster(a="chemist")["z"]
 
 
-def test_dead_worker_is_known_but_not_healthy() -> None:
-    crew = roster(a="chemist", b="chemist")
+def halt(crew: Roster, name: str) -> None:
+    crew[name].halted = "for review"
+    crew.sort()
 
-    crew.mark_dead(crew["a"])
 
-    assert not crew["a"].is_healthy
-    assert names(crew.healthy("chemist")) == ["b"]
-    assert names(list(crew)) == ["a", "b"]
+def die(crew: Roster, name: str, *, is_coming_back: bool = False) -> None:
+    crew[name].is_healthy = False
+    crew[name].is_coming_back = is_coming_back
+    crew.sort()
+
+
+@pytest.mark.parametrize("event", [halt, die])
+def test_worker_that_takes_no_tasks_is_known_but_not_chosen(
+    event: Callable[[Roster, str], None],
+) -> None:
+    crew = roster(a="chemist", b="chemist", c="historian")
+
+    event(crew, "a")
+
+    assert not crew["a"].takes_tasks
+    assert names(crew.choice("chemist")) == ["b"]
+    assert names(crew.choice(None)) == ["b", "c"]
+    assert names(list(crew)) == ["a", "b", "c"]
+
+
+def test_those_that_take_tasks_later_are_the_choice_when_nobody_does_now() -> None:
+    crew = roster(a="chemist", b="chemist", c="chemist", d="historian")
+
+    halt(crew, "a")
+    die(crew, "b", is_coming_back=True)
+    die(crew, "c")
+
+    assert names(crew.choice("chemist")) == ["a", "b"]
+    assert names(crew.choice(None)) == ["d"]
 
 
 def test_role_whose_last_worker_died_has_no_workers() -> None:
     crew = roster(a="chemist", b="historian")
 
-    crew.mark_dead(crew["a"])
+    die(crew, "a")
 
-    assert crew.healthy("chemist") == []
-    assert names(crew.healthy(None)) == ["b"]
+    assert crew.choice("chemist") == []
+    assert names(crew.choice(None)) == ["b"]
+
+
+def test_new_process_of_a_worker_starts_afresh_and_goes_on_counting() -> None:
+    crew = roster(a="chemist")
+    worker = crew["a"]
+    worker.sent, worker.completed, worker.failed = 7, 5, 2
+    halt(crew, "a")
+    die(crew, "a", is_coming_back=True)
+    window = worker.window
+
+    worker.begin()
+
+    assert worker.takes_tasks
+    assert worker.sent == 0
+    assert worker.window is not window
+    assert (worker.completed, worker.failed) == (5, 2)
+
+
+def test_next_notice_is_the_first_that_is_not_heard() -> None:
+    worker = roster(a="chemist")["a"]
+    assert worker.next_notice is None
+
+    for number in (4, 5):
+        worker.notices[number] = NoticeRecord(Notice(number, "news"))
+    worker.notices[4].is_heard = True
+
+    assert worker.next_notice is worker.notices[5]
 
 
 def test_unfinished_tasks_are_those_in_line_held_and_waiting() -> None:

@@ -9,7 +9,8 @@ from raypool.window import Window
 
 
 def workers(count: int, role: str = "chemist") -> list[WorkerRecord]:
-    return [WorkerRecord(f"{role}-{number}", role, Window(1)) for number in range(1, count + 1)]
+    names = [f"{role}-{number}" for number in range(1, count + 1)]
+    return [WorkerRecord(name, role, lambda: Window(1)) for name in names]
 
 
 def task(number: int, role: str | None = None) -> AcceptedTask:
