@@ -42,6 +42,11 @@ def config(**options: Any) -> PoolConfig:
         ({"turn_timeout": float("inf")}, "turn_timeout must be a finite number, got inf"),
         ({"turn_timeout": float("nan")}, "turn_timeout must be a finite number, got nan"),
         ({"start_timeout": "soon"}, "start_timeout must be a valid number, got 'soon'"),
+        (
+            {"max_turns_per_task": 0},
+            "max_turns_per_task must be greater than or equal to 1, got 0",
+        ),
+        ({"parse_attempts": 0}, "parse_attempts must be greater than or equal to 1, got 0"),
         ({"max_pending": 0}, "max_pending must be greater than or equal to 1, got 0"),
         ({"namespace": ""}, "namespace must have at least 1 character, got ''"),
         ({"detached": 1}, "detached must be a valid boolean, got 1"),
@@ -97,6 +102,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (settings.concurrency, settings.memory, settings.routing) == (1, "task", "round_robin")
     assert (settings.turn_timeout, settings.start_timeout) == (600.0, 120.0)
     assert (settings.max_pending, settings.mailbox_limit) == (100_000, None)
+    assert (settings.max_turns_per_task, settings.parse_attempts) == (50, 3)
     assert (settings.namespace, settings.detached) == ("raypool", False)
     assert settings.retry == RetryPolicy(
         max_attempts=4, max_deaths=3, initial_seconds=0.5, max_seconds=60.0

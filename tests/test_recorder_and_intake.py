@@ -18,15 +18,17 @@ from raypool.events import Event, ResultEvent, ToolUseEvent
 from raypool.group_commit import GroupCommit
 from raypool.intake import Intake
 from raypool.ledger import KnownTask
-from raypool.messages import Answer, Delivery, Outcome, Receipt, Refusal, Submission
+from raypool.messages import Answer, Asked, Delivery, Outcome, Receipt, Refusal, Submission
 from raypool.recorder import Ended, Recorder
-from raypool.records import AcceptedTask, Ending
+from raypool.records import AcceptedTask, Conversation, Ending
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import RoundRobin
-from raypool.scheduler import Scheduler
+from raypool.scheduler import Decided, Scheduler
+from raypool.sessions import Sessions
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.tally import Tally
+from raypool.telemetry import Broadcast, TelemetryEvent
 from raypool.usage import Usage
 from raypool.window import Window
 
@@ -34,9 +36,10 @@ pytestmark = pytest.mark.asyncio
 
 
 class FailingLedger(SqliteLedger):
-    """A ledger whose writes fail while it is told so, or wait for a gate."""
+    """A ledger whose writes or reads fail while it is told so, or wait for a gate."""
 
     failure: LedgerError | None = None
+    read_failure: LedgerError | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,6 +60,11 @@ class FailingLedger(SqliteLedger):
             raise failure
         return super().write(tasks, endings, snapshots)
 
+    def session_turns(self, sessions: Sequence[str]) -> dict[str, int]:
+        if self.read_failure is not None:
+            raise self.read_failure
+        return super().session_turns(sessions)
+
 
 class Office:
     """What a dispatcher connects, without workers that run.
@@ -71,32 +79,53 @@ class Office:
         self.ledger = GroupCommit(self.file)
         clock = FakeClock()
         self.desks = Desks(clock)
-        self.workers = [WorkerRecord(f"crew-{n}", "chemist", Window(64)) for n in (1, 2)[:size]]
+        self.broadcast = Broadcast(clock, "crew")
+        self.workers = [
+            WorkerRecord(f"crew-{n}", "chemist", lambda: Window(64)) for n in (1, 2)[:size]
+        ]
         self.scheduler = Scheduler(
             Roster(self.workers), RoundRobin(), Retries(RetryPolicy()), clock
         )
         self.tally = Tally(self.file.totals())
-        self.recorder = Recorder(self.ledger, self.scheduler, self.desks, self.tally)
-        self.intake = Intake(self.ledger, self.scheduler, self.desks, last_number=0)
+        self._connect(last_number=0)
         for client in ("mine", "yours"):
             self.desks.of(client)
 
     async def accept(self, *submissions: Submission, client: str = "mine") -> Receipt:
         receipt, ended = await self.intake.accept(client, list(submissions))
-        await self.recorder.record(ended)
+        await self.record(ended)
         return receipt
 
+    async def record(self, ended: list[Ended]) -> None:
+        """Record endings, and those of the tasks that follow and end at once."""
+        while ended:
+            ended = await self.recorder.record(ended)
+
     async def run_all(self) -> None:
-        """Have every worker answer every task with the prompt."""
+        """Have every worker answer every task with the prompt, also those that follow."""
+        while ended := self._answer_all():
+            await self.record(ended)
+
+    def _answer_all(self) -> list[Ended]:
         ended = []
         for worker in self.workers:
             while records := self.scheduler.take(worker):
                 for record in records:
-                    answer = Answer(f"re: {record.task.prompt}", Usage(1, 2), 7.5)
-                    settled = self.scheduler.settle(worker, Outcome(record.number, answer))
-                    assert settled is not None
+                    settled = self.scheduler.settle(worker, self._answer(record.task))
+                    assert isinstance(settled, Decided)
                     ended.append(Ended(*settled))
-        await self.recorder.record(ended)
+        return ended
+
+    def _answer(self, task: AcceptedTask) -> Outcome:
+        text = f"re: {task.prompt}"
+        added = None
+        if task.session is not None:
+            messages: list[dict[str, Any]] = [
+                {"role": "user", "content": task.prompt},
+                {"role": "assistant", "content": text},
+            ]
+            added = Conversation(task.session, messages)
+        return Outcome(task.number, Answer(text, 7.5), usage=Usage(1, 2), conversation=added)
 
     async def delivered(self, client: str = "mine") -> dict[int, str | None]:
         """By ticket, the text of each ending that waits for a client."""
@@ -109,10 +138,20 @@ class Office:
         await later.ledger.close()
         later.file, later.ledger = self.file, self.ledger
         later.tally = Tally(self.file.totals())
-        later.recorder = Recorder(self.ledger, later.scheduler, later.desks, later.tally)
-        last = self.file.totals().last_number
-        later.intake = Intake(self.ledger, later.scheduler, later.desks, last)
+        later._connect(self.file.totals().last_number)
         return later
+
+    async def events(self) -> list[TelemetryEvent]:
+        """What has happened since it was watched first."""
+        return await self.broadcast.next("watcher", 0.0)
+
+    def _connect(self, last_number: int) -> None:
+        self.recorder = Recorder(
+            self.ledger, self.scheduler, self.desks, self.tally, self.broadcast
+        )
+        self.intake = Intake(
+            self.ledger, self.scheduler, self.desks, self.broadcast, last_number=last_number
+        )
 
 
 @pytest_asyncio.fixture
@@ -195,8 +234,8 @@ async def test_ending_is_recorded_before_its_client_gets_it(office: Office) -> N
 async def test_clients_get_what_their_tasks_yielded_and_raised(office: Office) -> None:
     await office.accept(ask(1))
     [record] = office.scheduler.take(office.workers[0])
-    settled = office.scheduler.settle(office.workers[0], Outcome(1, Answer("42", Usage(), 7.5)))
-    assert settled is not None
+    settled = office.scheduler.settle(office.workers[0], Outcome(1, Answer("42", 7.5)))
+    assert isinstance(settled, Decided)
     events: list[Event] = [ToolUseEvent("call", "search", {}), ResultEvent()]
 
     await office.recorder.record([Ended(record, settled[1], events, b"pickle")])
@@ -274,8 +313,13 @@ async def test_ended_id_from_two_clients_at_once_is_answered_to_both(office: Off
 
 @pytest.mark.parametrize(
     "other",
-    [ask(2, "a", "how?"), Submission(2, "a", "why?", "historian")],
-    ids=["prompt", "role"],
+    [
+        ask(2, "a", "how?"),
+        Submission(2, "a", "why?", "historian"),
+        Submission(2, "a", "why?", session="user-42"),
+        Submission(2, "a", "why?", output_type="sha256:abc"),
+    ],
+    ids=["prompt", "role", "session", "output type"],
 )
 @pytest.mark.parametrize("when", ["under way", "ended", "same batch", "at once"])
 async def test_other_question_under_a_known_id_is_refused(
@@ -295,7 +339,10 @@ async def test_other_question_under_a_known_id_is_refused(
 
     [refusal] = receipt.refusals
     assert (refusal.ticket, refusal.kind) == (2, "InvalidTask")
-    assert "task 'a' with another prompt or role" in refusal.message
+    assert refusal.message == (
+        "the ledger has a task 'a' with another prompt, role, session or output type; "
+        "give this one another id"
+    )
     assert await office.delivered() == {1: "re: why?"}
 
 
@@ -324,7 +371,7 @@ async def test_later_start_goes_on_with_what_is_unfinished(office: Office) -> No
     await office.accept(ask(1), ask(2))
     later = await office.restart()
 
-    ended = later.intake.resume(later.file.unfinished(0, 9))
+    ended = await later.intake.resume(later.file.unfinished(0, 9))
     await later.run_all()
 
     assert ended == []
@@ -522,3 +569,173 @@ async def test_closed_ledger_refuses_as_one_that_fails(office: Office) -> None:
     assert [refusal.kind for refusal in receipt.refusals] == ["LedgerError"]
     [delivery] = await office.desks.of("mine").collect(0.0)
     assert delivery.ledger_error is not None
+
+
+def say(ticket: int, session: str, prompt: str = "why?", task_id: str | None = None) -> Submission:
+    return Submission(ticket, task_id or f"task-{ticket}", prompt, session=session)
+
+
+async def test_tasks_of_a_session_are_recorded_one_after_the_other(office: Office) -> None:
+    await office.accept(*(say(n, "user-42", f"{n}?") for n in (1, 2, 3)))
+    assert [worker.unfinished for worker in office.workers] == [3, 0]
+
+    await office.run_all()
+
+    told = [message["content"] for message in office.file.conversation("user-42")]
+    assert told == ["1?", "re: 1?", "2?", "re: 2?", "3?", "re: 3?"]
+    assert await office.delivered() == {1: "re: 1?", 2: "re: 2?", 3: "re: 3?"}
+
+
+async def test_session_goes_on_after_what_cannot_be_recorded(office: Office) -> None:
+    await office.accept(say(1, "user-42"), say(2, "user-42"))
+    office.file.failure = LedgerError("the disk is full")
+    [first] = office.scheduler.take(office.workers[0])
+    answer = Outcome(1, Answer("42", 7.5), conversation=Conversation("user-42", []))
+    settled = office.scheduler.settle(office.workers[0], answer)
+    assert isinstance(settled, Decided)
+
+    followed = await office.recorder.record([Ended(*settled)])
+    office.file.failure = None
+
+    assert followed == []
+    [second] = office.scheduler.take(office.workers[0])
+    assert (first.number, second.number, second.session_turns) == (1, 2, 0)
+
+
+async def test_task_that_follows_and_that_nobody_can_have_is_returned_by_the_recorder(
+    office: Office,
+) -> None:
+    office = await office.restart()
+    await office.accept(say(1, "user-42"), say(2, "user-42"))
+    ended = [
+        Ended(*decided)
+        for worker in office.workers
+        for decided in office.scheduler.worker_died(worker, "it was killed")
+    ]
+
+    [followed] = await office.recorder.record(ended)
+    await office.record([followed])
+
+    assert followed.record.number == 2
+    assert office.file.totals().failed == 2
+    assert office.scheduler.unfinished == 0
+
+
+async def test_session_of_an_earlier_run_goes_on_where_it_was(office: Office) -> None:
+    await office.accept(say(1, "user-42"), say(2, "user-42"))
+    await office.run_all()
+    await office.accept(say(3, "user-42"))
+    later = await office.restart()
+
+    await later.intake.resume(later.file.unfinished(0, 9))
+    await later.accept(say(4, "user-42"), say(5, "other"))
+
+    turns = {
+        record.task.session: record.session_turns
+        for worker in later.workers
+        for record in later.scheduler.take(worker)
+    }
+    assert turns == {"user-42": 2, "other": 0}
+
+
+async def test_no_session_is_forgotten_between_its_look_up_and_its_task(office: Office) -> None:
+    await office.accept(*(say(n, f"user-{n}") for n in range(9)))
+    await office.run_all()
+    later = await office.restart()
+    later.scheduler.sessions = Sessions(most_resting=2)
+
+    await later.accept(*(say(n, f"user-{n % 9}") for n in range(10, 19)))
+
+    records = [record for worker in later.workers for record in later.scheduler.take(worker)]
+    assert [record.session_turns for record in records] == [1] * 9
+
+
+async def test_session_of_a_task_that_the_ledger_turns_out_to_know_goes_on_too(
+    office: Office,
+) -> None:
+    await office.accept(say(1, "user-42"))
+    await office.run_all()
+    await office.accept(say(2, "user-42", task_id="a"))
+    later = await office.restart()
+
+    receipt = await later.accept(ask(3, "a", "another question"))
+
+    assert [refusal.ticket for refusal in receipt.refusals] == [3]
+    [record] = [record for worker in later.workers for record in later.scheduler.take(worker)]
+    assert (record.task.id, record.session_turns) == ("a", 1)
+
+
+async def test_batch_whose_sessions_cannot_be_looked_up_is_refused(office: Office) -> None:
+    office.file.read_failure = LedgerError("the disk is gone")
+
+    receipt = await office.accept(say(1, "user-42"), ask(2))
+
+    assert receipt.workers == []
+    assert receipt.refusals == [
+        Refusal(1, "LedgerError", "the disk is gone"),
+        Refusal(2, "LedgerError", "the disk is gone"),
+    ]
+    assert office.scheduler.unfinished == 0
+
+
+async def test_earlier_run_whose_sessions_cannot_be_looked_up_is_not_resumed(
+    office: Office,
+) -> None:
+    await office.accept(say(1, "user-42"))
+    later = await office.restart()
+    later.file.read_failure = LedgerError("the disk is gone")
+
+    with pytest.raises(LedgerError, match="the disk is gone"):
+        await later.intake.resume(later.file.unfinished(0, 9))
+
+    assert later.scheduler.unfinished == 0
+
+
+async def test_task_that_an_agent_has_asked_for_is_accepted_as_any_other(office: Office) -> None:
+    number = office.intake.take_number()
+    worker = office.workers[1]
+    outcome = Outcome(number, Answer("42", 7.5), asked=Asked("a", "what is new?"))
+
+    await office.intake.adopt(worker, outcome)
+    settled = office.scheduler.settle(worker, outcome)
+    assert isinstance(settled, Decided)
+    await office.record([Ended(*settled)])
+
+    known = office.file.find("a")
+    assert known is not None
+    assert known.task == AcceptedTask(number, "a", "what is new?", "chemist")
+    assert known.ending is not None
+    assert (known.ending.text, known.ending.worker) == ("42", "crew-2")
+    assert office.intake.last_assigned == number
+
+
+async def test_later_future_of_a_task_may_want_its_text(office: Office) -> None:
+    await office.accept(ask(1, "a"))
+    await office.accept(Submission(2, "a", "why?", stream=True), client="yours")
+
+    [record] = office.scheduler.take(office.workers[0])
+
+    assert record.assignment().streams
+
+
+async def test_whole_life_of_tasks_is_told_to_those_who_watch(office: Office) -> None:
+    await office.accept(ask(1, "unseen"))
+    office.broadcast.subscribe("watcher")
+
+    await office.accept(ask(2, "a"), ask(3, "b"))
+    record = office.scheduler.get("b")
+    assert record is not None
+    ending = office.scheduler.cancel(record)
+    assert ending is not None
+    await office.record([Ended(record, ending)])
+    await office.run_all()
+
+    told = [(event.name, event.task, event.worker) for event in await office.events()]
+    assert told == [
+        ("task.accepted", "a", None),
+        ("task.accepted", "b", None),
+        ("mailbox.queued", "b", "crew-1"),
+        ("task.cancelled", "b", "crew-1"),
+        ("task.completed", "unseen", "crew-1"),
+        ("task.completed", "a", "crew-2"),
+    ]
