@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-import time
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -29,11 +28,10 @@ from raypool.errors import (
     UnknownRole,
     UnknownTask,
     UnknownWorker,
-    WaitTimeout,
 )
 from raypool.future import TaskFuture
 from raypool.mapping import as_task, map_tasks
-from raypool.messages import PoolInfo, Unfinished, decode_ended, decode_found
+from raypool.messages import PoolInfo, decode_ended, decode_found
 from raypool.names import find_dispatcher
 from raypool.records import task_result
 from raypool.response import TaskResult, WorkerResults
@@ -43,11 +41,11 @@ from raypool.stream import Stream
 from raypool.task import Content, Task, check_json, check_task
 from raypool.telemetry import EventHandler, TelemetryEvent, decode_events
 from raypool.verdicts import result_of_found
+from raypool.waiting import wait_for_all
 
 RESULTS_PAGE = 1_000
 REPR_TIMEOUT_SECONDS = 2.0
 FLUSH_SECONDS = 5.0
-ANSWER_SECONDS = 5.0
 
 
 _owned: weakref.WeakSet[Pool] = weakref.WeakSet()
@@ -320,19 +318,7 @@ class Pool:
             WaitTimeout: some have not ended after `timeout` seconds; names the workers.
             PoolStopped: the pool stopped meanwhile.
         """
-        client = self._client
-        left = _countdown(timeout)
-        barrier = client.barrier()
-        try:
-            if not client.flush(left()):
-                raise self._late(timeout, [])
-            seconds = left()
-            patience = None if seconds is None else seconds + ANSWER_SECONDS
-            unfinished = client.call("wait_for_all", seconds, timeout=patience)
-            if unfinished or not client.await_barrier(barrier, left()):
-                raise self._late(timeout, unfinished)
-        finally:
-            client.drop_barrier(barrier)
+        wait_for_all(self._client, self.name, timeout)
 
     # Results
 
@@ -531,13 +517,6 @@ class Pool:
                 yield task_result(ended.task, ended.ending)
             after = page[-1].position
 
-    def _late(self, timeout: float | None, unfinished: list[Unfinished]) -> WaitTimeout:
-        counts = ", ".join(map(_brief, unfinished))
-        return WaitTimeout(
-            f"not every task of pool {self.name!r} has ended after {timeout} s"
-            f"{': ' + counts if counts else ''}; they go on, and a longer timeout waits longer"
-        )
-
     def _unfinished_warning(self, unfinished: int) -> str:
         kept = (
             "; a start on the same ledger runs them"
@@ -552,14 +531,6 @@ class Pool:
 
     def _stopped(self) -> PoolStopped:
         return PoolStopped(f"pool {self.name!r} has stopped")
-
-
-def _brief(unfinished: Unfinished) -> str:
-    text = f"{unfinished.worker!r} has {unfinished.count}"
-    if unfinished.halted is None:
-        return text
-    why = f" ({unfinished.halted})" if unfinished.halted else ""
-    return f"{text} and has halted{why}: Pool.resume({unfinished.worker!r}) lets it go on"
 
 
 def _attach(info: PoolInfo) -> Pool:
@@ -577,11 +548,3 @@ def _stop_owned() -> None:
 def _runs_event_loop() -> bool:
     """Whether this thread runs an event loop, which must not be blocked."""
     return asyncio._get_running_loop() is not None
-
-
-def _countdown(timeout: float | None) -> Callable[[], float | None]:
-    """A function that gives what is left of `timeout` seconds."""
-    if timeout is None:
-        return lambda: None
-    deadline = time.monotonic() + timeout
-    return lambda: max(0.0, deadline - time.monotonic())
