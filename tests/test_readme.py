@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from raypool.testing import Call, MessagesServer
+from raypool.testing import Answer, Call, MessagesServer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -26,8 +26,24 @@ SHELL = [
 SET_UP = "pip install uv && uv run --extra local "
 
 
-def answer(call: Call) -> str:
+VALUES = {"string": "a text", "integer": 7}
+
+
+def answer(call: Call) -> str | Answer:
+    """Calls a tool where there is one, and then says what it gave; fits a schema if it must."""
+    last = call.body["messages"][-1]["content"]
+    if isinstance(last, list) and last[-1]["type"] == "tool_result":
+        return f"The tool says {call.prompt}."
+    if tools := call.body.get("tools"):
+        return Answer(tool_use=[(tools[0]["name"], filled(tools[0]["input_schema"]))])
+    if output := call.body.get("output_config"):
+        return json.dumps(filled(output["format"]["schema"]))
     return "an answer"
+
+
+def filled(schema: dict[str, Any]) -> dict[str, Any]:
+    """An object that fits a schema of texts and whole numbers."""
+    return {name: VALUES[one["type"]] for name, one in schema["properties"].items()}
 
 
 @pytest.mark.parametrize("snippet", PYTHON, ids=range(len(PYTHON)))
@@ -45,7 +61,9 @@ def test_python_snippet_runs(
 
         exec(snippet.replace("http://127.0.0.1:8000", server.url), names)
 
-    assert capsys.readouterr().out.strip()
+    printed = capsys.readouterr().out
+    assert printed.strip()
+    assert "None" not in printed
 
 
 @pytest.mark.timeout(240)
