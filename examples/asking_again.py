@@ -12,7 +12,7 @@ MOST_TURNS = 3
 
 class Lecturer(Agent):
     def init_agent(self, start: AgentStart) -> SessionOptions:
-        return SessionOptions(system="You are a lecturer in astronomy.", max_tokens=400)
+        return SessionOptions(system="You are a lecturer in astronomy.", max_tokens=1000)
 
     def pre_turn(self, turn: Turn, prompt: Any) -> None:
         if turn.number == 1:
@@ -25,7 +25,7 @@ class Lecturer(Agent):
 
 
 def main(backend: Backend) -> None:
-    with Pool.start(1, agent=Lecturer, backend=backend, turn_timeout=1.0) as pool:
+    with Pool.start(1, agent=Lecturer, backend=backend, turn_timeout=3.0) as pool:
         for result in pool.map(f"Explain {topic} in every detail." for topic in TOPICS):
             print(f"{result.prompt} -> {result.state}: {result.text or result.error}")
 

@@ -7,7 +7,7 @@ from raypool import Agent, AgentStart, Pool, Prompt, Response, SessionOptions
 from raypool.agent import Turn
 from raypool.backends import Backend, LocalBackend
 
-MOTION = "Cats are better company than dogs."
+OPENING = "Who is better company, a cat or a dog, and why?"
 SPEECHES = 6
 
 
@@ -16,8 +16,7 @@ class Debater(Agent):
 
     def init_agent(self, start: AgentStart) -> SessionOptions:
         return SessionOptions(
-            system=f"You debate, and you are {start.role} the motion: {MOTION} "
-            "Answer the last speaker in one sentence.",
+            system=f"You are a {start.role} in a debate. Answer the last speaker in one sentence.",
             max_tokens=60,
         )
 
@@ -33,10 +32,10 @@ class Debater(Agent):
 
 
 def main(backend: Backend) -> None:
-    sides = {"for": 1, "against": 1}
+    sides = {"cat lover": 1, "dog lover": 1}
     with Pool.start(roles=sides, agent=Debater, memory="worker", backend=backend) as pool:
         opener = next(iter(pool.workers))
-        pool.notify(opener, {"said": "Please open the debate.", "speeches_left": SPEECHES})
+        pool.notify(opener, {"said": OPENING, "speeches_left": SPEECHES})
         for _ in range(SPEECHES):
             pool.wait_for_all()  # for what was asked before: each speech asks for the next
         for result in sorted(pool.iter_results(), key=attrgetter("id")):  # ids sort by time

@@ -103,8 +103,9 @@ def test_research_chain_ends_with_the_summary(capsys: Printed) -> None:
 def test_debate_has_two_sides_that_answer_each_other(capsys: Printed) -> None:
     lines = lines_of("debate", ScriptedBackend(lambda said: said + "!"), capsys)
 
-    speeches = ["Please open the debate." + "!" * number for number in range(1, 7)]
-    sides = ["for", "against"] * 3
+    opening = load("debate")["OPENING"]
+    speeches = [opening + "!" * number for number in range(1, 7)]
+    sides = ["cat lover", "dog lover"] * 3
     assert lines == [f"{side}: {speech}" for side, speech in zip(sides, speeches, strict=True)]
 
 
