@@ -1,8 +1,10 @@
-"""Whatever happens in whatever order: every task ends once, and is never in two places."""
+"""Whatever happens in whatever order: every task ends once, in its order, in one place."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import partial
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -12,21 +14,22 @@ from raypool.backlog import TaskRecord
 from raypool.clock import FakeClock
 from raypool.config import RetryPolicy
 from raypool.events import Verdict
-from raypool.messages import Answer, Failure, Outcome
+from raypool.messages import Answer, Failure, Notice, Outcome
 from raypool.records import AcceptedTask, Ending
 from raypool.retries import Retries
-from raypool.roster import Roster, WorkerRecord
+from raypool.roster import NoticeRecord, Roster, WorkerRecord
 from raypool.routing import RoundRobin
-from raypool.scheduler import Scheduler
-from raypool.usage import Usage
+from raypool.scheduler import Decided, Delayed, Scheduler
 from raypool.window import Window
 
-POLICY = RetryPolicy(max_attempts=3, initial_seconds=1.0, max_seconds=2.0)
+POLICY = RetryPolicy(max_attempts=3, max_deaths=2, initial_seconds=1.0, max_seconds=2.0)
 ROLES = ["chemist", "chemist", "historian"]
 
 chances = st.integers(0, 12)
 verdicts = st.sampled_from(["transient", "transient", "invalid", "fatal"])
 roles = st.sampled_from([None, *ROLES])
+sessions = st.sampled_from([None, None, "ann", "bob"])
+pins = st.sampled_from([None, None, None, "crew-1", "crew-3"])
 longer_than_any_own_wait = st.floats(2.0, 400.0)
 
 
@@ -42,9 +45,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.unrecorded: list[TaskRecord] = []
         self.endings: dict[int, Ending] = {}
         self.attempts: defaultdict[int, int] = defaultdict(int)
+        self.deaths: defaultdict[int, int] = defaultdict(int)
         self.given_first: dict[int, str | None] = {}
         self.started_first: defaultdict[str, list[int]] = defaultdict(list)
+        self.started_in_session: defaultdict[str, list[int]] = defaultdict(list)
         self.started: set[int] = set()
+        self.moved: set[int] = set()
         self.closed_until = 0.0
         self.workers: list[WorkerRecord] = []
 
@@ -56,23 +62,33 @@ class SchedulerMachine(RuleBasedStateMachine):
     def start(self, concurrency: int, limit: int | None, count: int) -> None:
         self.concurrency = concurrency
         self.workers = [
-            WorkerRecord(f"crew-{number}", role, Window(concurrency, limit))
+            WorkerRecord(f"crew-{number}", role, partial(Window, concurrency, limit))
             for number, role in enumerate(ROLES, start=1)
         ]
-        self.scheduler = Scheduler(Roster(self.workers), RoundRobin(), Retries(POLICY), self.clock)
-        self.accept(count, role=None)
+        roster, retries = Roster(self.workers), Retries(POLICY)
+        self.scheduler = Scheduler(
+            roster, RoundRobin(), retries, self.clock, concurrency=concurrency
+        )
+        self.accept(count, role=None, session=None, pin=None)
 
-    @rule(count=st.integers(1, 12), role=roles)
-    def accept(self, count: int, role: str | None) -> None:
+    @rule(count=st.integers(1, 12), role=roles, session=sessions, pin=pins)
+    def accept(self, count: int, role: str | None, session: str | None, pin: str | None) -> None:
         for _ in range(count):
-            self.reserve(role)
+            self.reserve(role, session, pin)
         self.commit()
         self.take()
 
-    @rule(role=roles)
-    def reserve(self, role: str | None) -> None:
+    @rule(role=roles, session=sessions, pin=pins)
+    def reserve(self, role: str | None, session: str | None, pin: str | None) -> None:
         self.last_number += 1
-        task = AcceptedTask(self.last_number, f"task-{self.last_number}", "why?", role)
+        task = AcceptedTask(
+            self.last_number,
+            f"task-{self.last_number}",
+            "why?",
+            role,
+            session=session,
+            worker=pin,
+        )
         self.uncommitted.append(TaskRecord(task))
         self.scheduler.reserve(self.uncommitted[-1])
 
@@ -84,7 +100,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             ending = self.scheduler.assign(record)
             self.given_first[record.number] = record.worker
             if ending is not None:
-                self.end(record, ending)
+                self.end(Decided(record, ending))
         self.uncommitted.clear()
 
     @precondition(lambda self: self.uncommitted)
@@ -106,14 +122,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert numbers == sorted(numbers)
         if taken:
             assert worker.is_healthy
+            assert worker.halted is None
             assert self.clock.monotonic() >= self.closed_until
             assert len(worker.held) <= self.concurrency + worker.window.prefetch
+            most_deaths = max(self.deaths[number] for number in worker.held)
+            assert most_deaths < 1 or len(worker.held) == 1
+            assert not any(one.tries.deaths for one in worker.notices.values())
         for record in taken:
+            task = record.task
             assert not record.has_ended
+            assert task.worker in (None, worker.name)
+            assert task.worker or task.role in (None, worker.role)
             if record.number not in self.started:
+                if task.session is not None:
+                    self.started_in_session[task.session].append(record.number)
                 assert record.assignment().attempt == 1
                 self.started.add(record.number)
-                if self.given_first[record.number] == worker.name:
+                is_at_home = self.given_first[record.number] == worker.name
+                if is_at_home and task.session is None and record.number not in self.moved:
                     self.started_first[worker.name].append(record.number)
 
     @precondition(lambda self: self.held)
@@ -153,7 +179,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 if is_dropped:
                     dropped = self.scheduler.drop(worker, record.number)
                     assert dropped is not None
-                    self.end(*dropped)
+                    self.end(dropped)
                 self.settle(worker, Outcome(record.number))
                 assert self.endings[record.number].state == "cancelled"
 
@@ -162,7 +188,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         worker = self.workers[chance % len(self.workers)]
         number = chance % (self.last_number + 2)
         if number not in worker.held:
-            outcome = Outcome(number, Answer("42", Usage(), 1.0))
+            outcome = Outcome(number, Answer("42", 1.0))
             assert self.scheduler.settle(worker, outcome) is None
 
     @precondition(lambda self: self.records or self.uncommitted)
@@ -173,7 +199,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         ending = self.scheduler.cancel(record)
         if ending is not None:
             assert ending.state == "cancelled"
-            self.end(record, ending)
+            self.end(Decided(record, ending))
 
     @precondition(lambda self: any(worker.waiting for worker in self.workers))
     @rule(chance=chances)
@@ -182,7 +208,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         record = waiting[chance % len(waiting)]
         ending = self.scheduler.cancel(record)
         assert ending is not None
-        self.end(record, ending)
+        self.end(Decided(record, ending))
 
     @precondition(lambda self: any(worker.is_healthy for worker in self.workers))
     @rule(chance=chances, is_rare=st.integers(0, 2))
@@ -191,28 +217,87 @@ class SchedulerMachine(RuleBasedStateMachine):
         worker = healthy[chance % len(healthy)]
         if is_rare:
             return
-        for number in worker.held:
-            self.attempts[number] += 1
-        for record, ending in self.scheduler.worker_died(worker, "it was killed"):
-            self.end(record, ending)
+        held = list(worker.held)
+        for number in held:
+            self.deaths[number] += 1
+        dropped = self.scheduler.blame_notice(worker)
+        assert dropped is None or not held
+        decided = self.scheduler.worker_died(worker, "it was killed", is_coming_back=True)
+        for record, ending in decided:
+            if ending.state == "failed":
+                assert (held, self.deaths[record.number]) == ([record.number], POLICY.max_deaths)
+                self.attempts[record.number] += 1
+        self.end_all(decided)
         assert not worker.held
-        assert len(worker.line) == 0
+        assert not worker.takes_tasks
+
+    @precondition(lambda self: any(worker.is_coming_back for worker in self.workers))
+    @rule(chance=chances, is_rare=st.integers(0, 5))
+    def come_back(self, chance: int, is_rare: int) -> None:
+        dead = [worker for worker in self.workers if worker.is_coming_back]
+        worker = dead[chance % len(dead)]
+        if is_rare:
+            self.end_all(self.scheduler.worker_back(worker))
+            assert worker.takes_tasks
+        else:
+            self.end_all(self.scheduler.worker_gone(worker))
+            assert worker.unfinished == len(worker.waiting)
+        self.take()
+
+    @precondition(lambda self: any(worker.takes_tasks for worker in self.workers))
+    @rule(chance=chances, returns_all=st.booleans(), tells_late=st.booleans())
+    def halt(self, chance: int, returns_all: bool, tells_late: bool) -> None:
+        able = [worker for worker in self.workers if worker.takes_tasks]
+        worker = able[chance % len(able)]
+        held = list(worker.held)
+        for number in held if returns_all else held[self.concurrency :]:
+            self.settle(worker, Outcome(number, is_returned=True))
+            assert self.scheduler.take(worker) == []
+        if tells_late:
+            self.take()
+        self.end_all(self.scheduler.halt(worker, "for review"))
+        self.take()
+
+    @precondition(lambda self: any(worker.halted for worker in self.workers))
+    @rule(chance=chances)
+    def resume(self, chance: int) -> None:
+        halted = [worker for worker in self.workers if worker.halted]
+        self.end_all(self.scheduler.resume(halted[chance % len(halted)]))
+        self.take()
+
+    @rule(chance=chances)
+    def notify(self, chance: int) -> None:
+        self.last_number += 1
+        worker = self.workers[chance % len(self.workers)]
+        if worker.may_take_tasks:
+            worker.notices[self.last_number] = NoticeRecord(Notice(self.last_number, "news"))
+
+    @precondition(lambda self: any(worker.notices for worker in self.workers))
+    @rule(chance=chances)
+    def hear(self, chance: int) -> None:
+        told = [worker for worker in self.workers if worker.notices and worker.is_healthy]
+        for worker in told[chance % (len(told) + 1) :]:
+            del worker.notices[next(iter(worker.notices))]
+        self.take()
 
     @rule(seconds=st.floats(0.0, 3.0) | st.floats(0.0, 500.0))
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
         ended, due = self.scheduler.wake()
-        for record, ending in ended:
-            self.end(record, ending)
+        self.end_all(ended)
         assert due is None or due > 0
         assert (due is not None) == self.scheduler.waits
         self.take()
 
-    @rule()
-    def record_the_endings(self) -> None:
-        for record in self.unrecorded:
-            self.scheduler.forget(record)
-        self.unrecorded.clear()
+    @rule(is_recorded=st.booleans())
+    def record_the_endings(self, is_recorded: bool) -> None:
+        unrecorded, self.unrecorded = self.unrecorded, []
+        for record in unrecorded:
+            following = self.scheduler.release(record, has_grown=is_recorded)
+            if following is not None:
+                assert following.record.task.session == record.task.session
+                self.end(following)
+        self.take()
 
     @invariant()
     def counts_add_up(self) -> None:
@@ -234,6 +319,19 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert all(self.records[number].worker == name for number, name in places)
 
     @invariant()
+    def note_what_has_moved(self) -> None:
+        for record in self.records.values():
+            if record.worker != self.given_first[record.number]:
+                self.moved.add(record.number)
+
+    @invariant()
+    def tasks_of_a_session_are_out_one_at_a_time_and_in_order(self) -> None:
+        out = Counter(record.task.session for _, record in self.held)
+        assert all(count == 1 for session, count in out.items() if session is not None)
+        for numbers in self.started_in_session.values():
+            assert numbers == sorted(numbers)
+
+    @invariant()
     def first_attempts_start_in_the_order_of_submission(self) -> None:
         for numbers in self.started_first.values():
             assert numbers == sorted(numbers)
@@ -243,7 +341,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.last_number:
             for worker in self.workers:
                 has_work = self.scheduler.has_work_up_to(worker, self.last_number)
-                assert has_work == (worker.unfinished > 0)
+                assert has_work == (worker.unfinished > 0 or bool(worker.notices))
 
     def teardown(self) -> None:
         """Let everything run to its end with workers that answer."""
@@ -251,14 +349,20 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         if self.uncommitted:
             self.commit()
+        for worker in self.workers:
+            if worker.is_coming_back:
+                self.end_all(self.scheduler.worker_back(worker))
+            if worker.halted:
+                self.end_all(self.scheduler.resume(worker))
+            worker.notices.clear()
         rounds = 0
-        while any(worker.unfinished for worker in self.workers) or self.scheduler.waits:
+        while self.scheduler.unfinished or self.scheduler.waits:
             rounds += 1
             assert rounds <= 2 * self.last_number + 10, "it does not come to rest"
             for worker, record in self.held:
                 self.answer_task(worker, record)
+            self.record_the_endings(is_recorded=True)
             self.advance(self.scheduler.wake()[1] or 0.0)
-        self.record_the_endings()
 
         assert set(self.endings) == set(self.records)
         assert self.scheduler.unfinished == 0
@@ -271,15 +375,22 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def answer_task(self, worker: WorkerRecord, record: TaskRecord) -> None:
         self.attempts[record.number] += 1
-        self.settle(worker, Outcome(record.number, Answer("42", Usage(), 1.0)))
+        self.settle(worker, Outcome(record.number, Answer("42", 1.0)))
 
     def settle(self, worker: WorkerRecord, outcome: Outcome) -> None:
         worker.window.ended(1, self.clock.monotonic())
         settled = self.scheduler.settle(worker, outcome)
-        if settled is not None:
-            self.end(*settled)
+        if isinstance(settled, Decided):
+            self.end(settled)
+        elif isinstance(settled, Delayed):
+            assert settled.record.number in worker.waiting
 
-    def end(self, record: TaskRecord, ending: Ending) -> None:
+    def end_all(self, decided: Iterable[Decided]) -> None:
+        for one in decided:
+            self.end(one)
+
+    def end(self, decided: Decided) -> None:
+        record, ending = decided
         assert record.number not in self.endings, "it has ended before"
         assert record.has_ended
         assert ending.number == record.number

@@ -11,16 +11,29 @@ import pytest
 from raypool.backlog import TaskRecord
 from raypool.clock import SystemClock
 from raypool.config import RetryPolicy
+from raypool.desk import Desks
+from raypool.errors import LedgerError, UnknownWorker
 from raypool.link import WorkerGone
-from raypool.messages import Answer, Assignment, Failure, Outcome
+from raypool.messages import (
+    Answer,
+    Asked,
+    Assignment,
+    Batch,
+    Failure,
+    Notice,
+    Outcome,
+    Piece,
+    TicketText,
+    WorkerReport,
+)
 from raypool.recorder import Ended
-from raypool.records import AcceptedTask, Ending
+from raypool.records import AcceptedTask, Conversation, Ending
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import RoundRobin
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
-from raypool.usage import Usage
+from raypool.telemetry import Broadcast
 from raypool.window import Window
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(30)]
@@ -29,7 +42,7 @@ QUICK = RetryPolicy(max_attempts=3, initial_seconds=0.001, max_seconds=0.001)
 
 
 def answered(number: int) -> Outcome:
-    return Outcome(number, Answer("42", Usage(), 1.0))
+    return Outcome(number, Answer("42", 1.0))
 
 
 def failed(number: int, verdict: Any = "transient", retry_after: float | None = None) -> Outcome:
@@ -45,7 +58,13 @@ class FakeLink:
         asked: the counts that `finished` was asked for.
         replies: by number, the outcomes of its attempts in order; an answer when there is none.
         gate: attempts wait for it.
+        pieces: by number, what is generated before its outcome.
         not_started: the tasks that it promises not to start when they are cancelled.
+        heard: the numbers of the notices that were sent, in order.
+        news: by number, the outcome of hearing a notice; nothing when there is none.
+        door: notices wait for it.
+        halted: why it takes no tasks: it returns those that come, and says so when it is asked.
+        is_silent: it does not answer when it is asked how it is.
         goodbye: what the worker dies of, as soon as it is set.
     """
 
@@ -56,20 +75,44 @@ class FakeLink:
         self.replies: dict[int, list[Outcome]] = {}
         self.gate = asyncio.Event()
         self.gate.set()
+        self.pieces: dict[int, list[str]] = {}
         self.not_started: set[int] = set()
+        self.heard: list[int] = []
+        self.news: dict[int, Outcome] = {}
+        self.door = asyncio.Event()
+        self.door.set()
+        self.halted: str | None = None
+        self.is_silent = False
+        self.questions = 0
         self.kills = 0
         self.goodbye: BaseException | None = None
         self._ended = 0
         self._changed = asyncio.Condition()
 
-    async def send(self, assignments: list[Assignment]) -> AsyncIterator[list[Outcome]]:
+    async def send(self, assignments: list[Assignment]) -> AsyncIterator[Batch]:
         self.envelopes.append([one.number for one in assignments])
         for one in assignments:
             await self._let_through()
+            for text in self.pieces.get(one.number, []):
+                yield Batch([], [Piece(one.number, text)])
             async with self._changed:
                 self._ended += 1
                 self._changed.notify_all()
-            yield [self._reply(one.number)]
+            yield Batch([self._reply(one.number)])
+
+    async def notify(self, notice: Notice) -> Outcome:
+        self.heard.append(notice.number)
+        await self.door.wait()
+        if self.goodbye is not None:
+            raise self.goodbye
+        return self.news.get(notice.number) or Outcome(notice.number)
+
+    async def status(self) -> WorkerReport | None:
+        await asyncio.sleep(0)
+        self.questions += 1
+        if self.is_silent or self.goodbye is not None:
+            return None
+        return WorkerReport("node", 1, [], 0, self._ended, self.halted)
 
     async def finished(self, count: int) -> None:
         self.asked.append(count)
@@ -93,6 +136,7 @@ class FakeLink:
     async def die(self, why: str = "killed") -> None:
         self.goodbye = WorkerGone(why)
         self.gate.set()
+        self.door.set()
         async with self._changed:
             self._changed.notify_all()
 
@@ -102,6 +146,8 @@ class FakeLink:
             raise self.goodbye
 
     def _reply(self, number: int) -> Outcome:
+        if self.halted is not None:
+            return Outcome(number, is_returned=True)
         replies = self.replies.get(number)
         return replies.pop(0) if replies else answered(number)
 
@@ -111,13 +157,20 @@ class FakeRecorder:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.endings: dict[int, Ending] = {}
+        self.snapshots: dict[str, str] = {}
         self._scheduler = scheduler
 
-    async def record(self, ended: list[Ended]) -> None:
+    async def record(self, ended: list[Ended], snapshots: dict[str, str]) -> list[Ended]:
+        self.snapshots |= snapshots
+        followed = []
         for one in ended:
             assert one.record.number not in self.endings
             self.endings[one.record.number] = one.ending
-            self._scheduler.forget(one.record)
+            has_grown = one.ending.conversation is not None
+            decided = self._scheduler.release(one.record, has_grown=has_grown)
+            if decided is not None:
+                followed.append(Ended(*decided))
+        return followed
 
     @property
     def states(self) -> dict[int, str]:
@@ -129,20 +182,53 @@ class Floor:
 
     Attributes:
         a, b: the workers' links.
+        replaced: the names of the workers that were to be replaced.
+        returns: those may come back.
     """
 
     def __init__(self, policy: RetryPolicy = QUICK) -> None:
         clock = SystemClock()
-        self.workers = [WorkerRecord(f"crew-{n}", "chemist", Window(1)) for n in (1, 2)]
+        self.clock = clock
+        self.workers = [WorkerRecord(f"crew-{n}", "chemist", lambda: Window(1)) for n in (1, 2)]
         self.scheduler = Scheduler(Roster(self.workers), RoundRobin(), Retries(policy), clock)
         self.a, self.b = FakeLink(), FakeLink()
         self.recorder = FakeRecorder(self.scheduler)
-        links: Any = {"crew-1": self.a, "crew-2": self.b}
+        self.links: Any = {"crew-1": self.a, "crew-2": self.b}
+        self.desks = Desks(clock)
+        self.broadcast = Broadcast(clock, "crew")
+        self.replaced: list[str] = []
+        self.returns = False
         recorder: Any = self.recorder
-        self.sender = Sender(self.scheduler, links, recorder, clock)
+        self.sender = Sender(
+            self.scheduler,
+            self.links,
+            recorder,
+            desks=self.desks,
+            broadcast=self.broadcast,
+            clock=clock,
+        )
+        self.sender.replace = self._replace
 
-    def accept(self, *numbers: int) -> list[TaskRecord]:
-        records = [TaskRecord(AcceptedTask(n, f"task-{n}", "why?")) for n in numbers]
+    def bring_back(self, worker: WorkerRecord) -> FakeLink:
+        """Have a new process of a dead worker be ready; the link to it."""
+        link = self.links[worker.name] = FakeLink()
+        decided = self.scheduler.worker_back(worker)
+        self.sender.resend_notices(worker)
+        self.sender.settled(decided)
+        return link
+
+    async def events(self) -> list[tuple[str, str | None]]:
+        """The names of what happened since it was watched first, and of the workers."""
+        told = await self.broadcast.next("watcher", 0.0)
+        return [(event.name, event.worker) for event in told]
+
+    def _replace(self, worker: WorkerRecord) -> bool:
+        self.replaced.append(worker.name)
+        return self.returns
+
+    def accept(self, *numbers: int, session: str | None = None) -> list[TaskRecord]:
+        tasks = [AcceptedTask(n, f"task-{n}", "why?", session=session) for n in numbers]
+        records = [TaskRecord(task) for task in tasks]
         for record in records:
             self.scheduler.reserve(record)
             assert self.scheduler.assign(record) is None
@@ -167,7 +253,7 @@ def no_defect_is_met(
     request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> Iterator[None]:
     yield
-    if "defect" not in request.node.name:
+    if "logged" not in request.node.name:
         assert caplog.messages == []
 
 
@@ -300,22 +386,91 @@ async def test_place_of_a_task_that_will_never_start_goes_to_the_next_in_line() 
     await floor.finish(10)
 
 
-async def test_lost_workers_tasks_fail_and_its_line_goes_to_the_others() -> None:
+async def test_lost_workers_tasks_run_again_on_the_others() -> None:
     floor = Floor()
     floor.a.gate.clear()
     floor.accept(*range(1, 9))
+    await floor.reach(lambda: bool(floor.a.envelopes))
+    floor.broadcast.subscribe("watcher")
 
     await floor.a.die("out of memory")
     await floor.finish(8)
 
     assert (floor.a.kills, floor.b.kills) == (1, 0)
-    assert floor.recorder.states == {
-        **dict.fromkeys([2, 4, 6, 7, 8], "completed"),
-        **dict.fromkeys([1, 3, 5], "failed"),
-    }
+    assert floor.replaced == ["crew-1"]
+    assert floor.recorder.states == dict.fromkeys(range(1, 9), "completed")
+    assert [one for one in floor.b.envelopes if set(one) & {1, 3, 5}] == [[1], [3], [5]]
+    assert ("worker.died", "crew-1") in await floor.events()
+
+
+async def test_task_fails_with_what_its_last_worker_died_of() -> None:
+    floor = Floor(RetryPolicy(max_deaths=1))
+    floor.a.gate.clear()
+    floor.accept(1)
+    await floor.reach(lambda: bool(floor.a.envelopes))
+
+    await floor.a.die("out of memory")
+    await floor.finish(1)
+
     cause = floor.recorder.endings[1].cause
     assert cause is not None
     assert cause.message == "worker 'crew-1' died: out of memory"
+
+
+async def test_tasks_wait_for_a_worker_that_is_replaced() -> None:
+    floor = Floor()
+    floor.returns = True
+    floor.accept(*range(1, 9))
+    for link in (floor.a, floor.b):
+        await link.die()
+    await floor.reach(lambda: floor.replaced == ["crew-1", "crew-2"])
+    waiting = await finishing(floor, 8)
+
+    again = floor.bring_back(floor.workers[1])
+    await waiting
+    await floor.finish(8)
+
+    assert floor.recorder.states == dict.fromkeys(range(1, 9), "completed")
+    assert again.envelopes[0] == [1]
+
+
+async def test_what_a_dead_process_still_says_changes_nothing_for_the_new_one() -> None:
+    floor = Floor()
+    floor.returns = True
+    floor.a.gate.clear()
+    floor.accept(1)
+    await floor.reach(lambda: bool(floor.a.envelopes))
+    [worker, _] = floor.workers
+    await floor.b.die()
+    floor.accept(2)
+    floor.sender.settled(floor.scheduler.worker_died(worker, "killed", is_coming_back=True))
+
+    again = floor.bring_back(worker)
+    again.gate.clear()
+    floor.a.gate.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    assert floor.recorder.states == {}
+    again.gate.set()
+    await floor.finish(2)
+
+
+async def test_worker_that_dies_as_its_pool_stops_leaves_its_tasks_unfinished() -> None:
+    floor = Floor(RetryPolicy(max_deaths=9))
+    for link in (floor.a, floor.b):
+        link.gate.clear()
+    floor.accept(*range(1, 11))
+    await floor.reach(lambda: bool(floor.a.envelopes and floor.b.envelopes))
+
+    floor.sender.close()
+    await floor.a.die()
+    await floor.b.die()
+    await floor.sender.settle_all(10.0)
+
+    assert floor.replaced == []
+    assert floor.recorder.states == {}
+    assert floor.scheduler.unfinished == 10
 
 
 async def test_worker_is_lost_once_however_many_of_its_envelopes_fail() -> None:
@@ -356,7 +511,7 @@ async def test_tasks_fail_when_no_worker_is_left() -> None:
     assert floor.recorder.states == dict.fromkeys(range(1, 11), "failed")
 
 
-async def test_defect_in_a_link_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_defect_of_a_link_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     floor = Floor()
     floor.a.goodbye = ValueError("not a message")
 
@@ -481,7 +636,7 @@ async def test_finishing_follows_a_task_that_waits_to_another_worker() -> None:
         await waiting
     await floor.sender.settle_all(10.0)
     assert floor.recorder.endings[1].worker == "crew-2"
-    assert floor.recorder.states == {1: "completed", 2: "completed", 3: "failed"}
+    assert floor.recorder.states == dict.fromkeys((1, 2, 3), "completed")
 
 
 async def test_finishing_ends_though_no_worker_is_left_for_a_task_that_waits() -> None:
@@ -567,3 +722,302 @@ async def test_settling_has_an_end() -> None:
     assert floor.recorder.endings == {}
     floor.a.gate.set()
     await floor.finish(1)
+
+
+# Halts
+
+
+async def test_tasks_that_a_halted_worker_returns_go_to_another() -> None:
+    floor = Floor()
+    floor.a.gate.clear()
+    floor.accept(*range(1, 11))
+    await floor.reach(lambda: bool(floor.a.envelopes))
+
+    floor.a.halted = "for review"
+    floor.a.gate.set()
+    await floor.finish(10)
+
+    assert floor.recorder.states == dict.fromkeys(range(1, 11), "completed")
+    assert {ending.worker for ending in floor.recorder.endings.values()} == {"crew-2"}
+    assert floor.a.envelopes == [[1, 3, 5]]
+    assert floor.workers[0].halted == "for review"
+
+
+async def test_tasks_do_not_go_to_and_fro_between_a_halted_worker_and_its_line() -> None:
+    floor = Floor()
+    floor.a.halted = floor.b.halted = "for review"
+    floor.accept(*range(1, 11))
+    await floor.reach(lambda: floor.a.questions + floor.b.questions == 2)
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+    assert len(floor.a.envelopes) == len(floor.b.envelopes) == 1
+    assert [worker.halted for worker in floor.workers] == ["for review"] * 2
+    assert floor.scheduler.unfinished == 10
+
+
+async def test_worker_that_was_resumed_before_its_halt_was_heard_of_goes_on() -> None:
+    floor = Floor()
+    [worker, _] = floor.workers
+    await floor.b.die()
+    floor.a.replies[1] = [Outcome(1, Answer("42", 1.0), halt="for review")]
+
+    floor.accept(1, 3, 5, 7, 9)
+    await floor.finish(9)
+
+    assert worker.halted is None
+    assert floor.recorder.states == dict.fromkeys((1, 3, 5, 7, 9), "completed")
+
+
+async def test_worker_that_does_not_say_whether_it_has_halted_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("raypool.sender.ASK_AGAIN_SECONDS", 0.001)
+    floor = Floor()
+    floor.a.is_silent = True
+    floor.a.replies[1] = [Outcome(1, Answer("42", 1.0), halt="for review")]
+    floor.accept(1)
+    await floor.reach(lambda: floor.a.questions >= 3)
+    assert floor.workers[0].halted == "for review"
+
+    floor.a.is_silent = False
+
+    await floor.reach(lambda: floor.workers[0].halted is None)
+
+
+async def test_resumed_worker_is_sent_what_waited_for_it() -> None:
+    floor = Floor()
+    floor.a.halted = floor.b.halted = "for review"
+    floor.accept(*range(1, 5))
+    await floor.reach(lambda: all(w.halted == "for review" for w in floor.workers))
+    waiting = await finishing(floor, 4)
+
+    floor.a.halted = None
+    floor.sender.settled(floor.scheduler.resume(floor.workers[0]))
+    await waiting
+    await floor.finish(4)
+
+    assert {ending.worker for ending in floor.recorder.endings.values()} == {"crew-1"}
+
+
+# Sessions and texts
+
+
+async def test_tasks_of_a_session_follow_one_another() -> None:
+    floor = Floor()
+    for number in range(1, 6):
+        added = Conversation("user-42", [])
+        floor.a.replies[number] = [Outcome(number, Answer("42", 1.0), conversation=added)]
+
+    floor.accept(1, 2, 3, 4, 5, session="user-42")
+    await floor.finish(5)
+
+    assert floor.a.envelopes == [[1], [2], [3], [4], [5]]
+    assert floor.b.envelopes == []
+
+
+async def test_tasks_of_a_session_end_one_after_the_other_when_nobody_is_left() -> None:
+    floor = Floor(RetryPolicy(max_deaths=1))
+    floor.accept(1, 2, 3, session="user-42")
+
+    await floor.b.die()
+    await floor.a.die()
+    floor.accept(4)
+    await floor.finish(4)
+
+    assert floor.recorder.states == dict.fromkeys(range(1, 5), "failed")
+
+
+async def test_text_goes_to_every_client_that_waits_for_its_task() -> None:
+    floor = Floor()
+    floor.a.pieces[1] = ["for", "ty-two"]
+    floor.a.gate.clear()
+    [record] = floor.accept(1)
+    record.watchers += [("mine", 5), ("yours", 7)]
+    mine, yours = floor.desks.of("mine"), floor.desks.of("yours")
+
+    floor.a.gate.set()
+    await floor.finish(1)
+
+    assert mine.take_texts() == [TicketText(5, "forty-two")]
+    assert yours.take_texts() == [TicketText(7, "forty-two")]
+
+
+async def test_snapshots_are_recorded_with_the_outcomes_that_brought_them() -> None:
+    floor = Floor()
+    floor.a.replies[1] = [Outcome(1, Answer("42", 1.0), snapshot='{"seen": 1}')]
+
+    floor.accept(1)
+    await floor.finish(1)
+
+    assert floor.recorder.snapshots == {"crew-1": '{"seen": 1}'}
+
+
+async def test_retries_and_refusals_are_told_to_those_who_watch() -> None:
+    floor = Floor()
+    floor.broadcast.subscribe("watcher")
+    floor.a.replies[1] = [failed(1), failed(1, "refused")]
+
+    floor.accept(1)
+    await floor.finish(1)
+
+    told = [event for event in await floor.events() if event[0] != "task.completed"]
+    assert told == [("task.retried", "crew-1"), ("limit.refused", "crew-1")]
+
+
+# Notices
+
+
+async def test_notices_are_heard_in_order_and_waited_for() -> None:
+    floor = Floor()
+    floor.a.door.clear()
+    for number in (1, 2):
+        floor.sender.notify(floor.workers[0], Notice(number, "news"))
+    waiting = await finishing(floor, 2)
+
+    floor.a.door.set()
+    await waiting
+
+    assert floor.a.heard == [1, 2]
+    assert floor.workers[0].notices == {}
+
+
+async def test_waiting_does_not_wait_for_later_notices() -> None:
+    floor = Floor()
+    floor.a.door.clear()
+    floor.sender.notify(floor.workers[0], Notice(5, "news"))
+
+    await floor.sender.finish_up_to(4)
+
+    floor.a.door.set()
+    await floor.finish(5)
+
+
+async def test_notices_that_a_dead_worker_has_not_dealt_with_are_heard_by_the_new_one() -> None:
+    floor = Floor()
+    floor.returns = True
+    floor.a.door.clear()
+    for number in (1, 2, 3):
+        floor.sender.notify(floor.workers[0], Notice(number, "news"))
+    await floor.reach(lambda: len(floor.a.heard) == 3)
+    await floor.a.die()
+    await floor.reach(lambda: floor.replaced == ["crew-1"])
+    floor.sender.notify(floor.workers[0], Notice(4, "more news"))
+
+    again = floor.bring_back(floor.workers[0])
+    await floor.finish(4)
+
+    assert floor.a.heard == [1, 2, 3]
+    assert again.heard == [1, 2, 3, 4]
+
+
+async def test_notice_that_kills_its_worker_each_time_is_dropped_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    floor = Floor()
+    floor.returns = True
+    link, [worker, _] = floor.a, floor.workers
+    floor.sender.notify(worker, Notice(1, "poison"))
+    floor.sender.notify(worker, Notice(2, "news"))
+    for died in range(1, 4):
+        await link.die()
+        await floor.reach(lambda: len(floor.replaced) == died)  # noqa: B023 - awaited here
+        link = floor.bring_back(worker)
+
+    await floor.finish(2)
+
+    assert link.heard == [2]
+    assert caplog.messages == [
+        "event 1 for worker 'crew-1' is dropped: the worker died each time its agent heard it"
+    ]
+
+
+async def test_worker_that_is_gone_for_good_cannot_be_notified() -> None:
+    floor = Floor()
+    await floor.a.die()
+    floor.accept(1)
+    await floor.finish(1)
+
+    with pytest.raises(UnknownWorker, match="'crew-1' has died and could not be replaced"):
+        floor.sender.notify(floor.workers[0], Notice(2, "news"))
+
+    assert floor.workers[0].notices == {}
+
+
+async def test_turn_that_a_notice_has_led_to_is_a_task_that_is_waited_for() -> None:
+    floor = Floor()
+    adopting = asyncio.Event()
+
+    async def adopt(worker: WorkerRecord, outcome: Outcome) -> None:
+        await adopting.wait()
+        assert outcome.asked is not None
+        task = AcceptedTask(outcome.number, outcome.asked.id, outcome.asked.prompt)
+        floor.scheduler.adopt(worker, TaskRecord(task))
+
+    floor.sender.adopt = adopt
+    floor.a.news[1] = Outcome(1, Answer("42", 1.0), asked=Asked("a", "what is new?"))
+    floor.sender.notify(floor.workers[0], Notice(1, "news"))
+    waiting = await finishing(floor, 1)
+
+    adopting.set()
+    await waiting
+    await floor.finish(1)
+
+    assert floor.recorder.states == {1: "completed"}
+
+
+async def test_answer_to_a_notice_that_cannot_be_recorded_is_logged_and_holds_nobody_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    floor = Floor()
+
+    async def adopt(worker: WorkerRecord, outcome: Outcome) -> None:
+        raise LedgerError("the disk is full")
+
+    floor.sender.adopt = adopt
+    floor.a.news[1] = Outcome(
+        1, Answer("42", 1.0), asked=Asked("a", "what is new?"), halt="for review"
+    )
+    floor.a.halted = "for review"
+    floor.sender.notify(floor.workers[0], Notice(1, "news"))
+
+    await floor.finish(1)
+
+    assert floor.workers[0].halted == "for review"
+    assert caplog.messages == [
+        "what worker 'crew-1' answered to an event is lost: the disk is full"
+    ]
+
+
+async def test_agent_that_an_event_has_halted_is_sent_no_tasks() -> None:
+    floor = Floor()
+    floor.a.news[1] = Outcome(1, halt="for review", snapshot="[]")
+    floor.a.halted = "for review"
+    floor.sender.notify(floor.workers[0], Notice(1, "news"))
+    await floor.finish(1)
+
+    floor.accept(2, 3)
+    await floor.finish(3)
+
+    assert floor.a.envelopes == []
+    assert floor.recorder.snapshots == {"crew-1": "[]"}
+
+
+async def test_what_is_done_until_the_sender_closes_is_given_up_then() -> None:
+    floor = Floor()
+    forever = asyncio.Event()
+    given_up = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await forever.wait()
+        finally:
+            given_up.set()
+
+    floor.sender.begin(work(), until_closed=True)
+    await asyncio.sleep(0)
+    floor.sender.close()
+    await floor.sender.settle_all(10.0)
+
+    async with asyncio.timeout(5):
+        await given_up.wait()
