@@ -55,6 +55,7 @@ COLLECT_SECONDS = 20.0
 RESUME_PAGE = 5_000
 GARBAGE_THRESHOLDS = (100_000, 20, 50)
 SETTLE_SECONDS = 5.0
+FAREWELL_SECONDS = 1.0
 STOP_REASON = "the pool has stopped"
 
 
@@ -296,10 +297,11 @@ class Dispatcher:
         try:
             await self._ledger.close()
         finally:
-            self._stopped.set()
-            self._desks.interrupt()
             for name in self._links:
                 self._broadcast.emit("worker.stopped", worker=name, reason=STOP_REASON)
+            await self._broadcast.settle(FAREWELL_SECONDS)
+            self._stopped.set()
+            self._desks.interrupt()
             if self._handler_thread is not None:
                 await asyncio.to_thread(self._handler_thread.close)
         return unfinished

@@ -125,6 +125,16 @@ class Broadcast:
             known.waiting -= 1
             known.seen = self._clock.monotonic()
 
+    async def settle(self, timeout: float) -> None:
+        """Return when every reader has taken what there is for it, or after `timeout` seconds."""
+        behind = [
+            asyncio.ensure_future(reader.is_up_to_date.wait()) for reader in self._readers.values()
+        ]
+        if behind:
+            _, late = await asyncio.wait(behind, timeout=timeout)
+            for waiting in late:
+                waiting.cancel()
+
     def _new_reader(self) -> _Reader:
         buffer = EventBuffer(self._clock, self._pool, "reader", limit=self._limit)
         return _Reader(buffer, self._clock.monotonic())
@@ -151,6 +161,7 @@ class _Reader:
         waiting: how many of its calls wait now.
         seen: when it was here last, on the clock's seconds.
         news: it is worth looking.
+        is_up_to_date: it has taken all there is.
     """
 
     def __init__(self, buffer: EventBuffer, now: float) -> None:
@@ -158,10 +169,13 @@ class _Reader:
         self.waiting = 0
         self.seen = now
         self.news = asyncio.Event()
+        self.is_up_to_date = asyncio.Event()
+        self.is_up_to_date.set()
 
     def put(self, event: TelemetryEvent) -> None:
         self._buffer.put(event)
         self.news.set()
+        self.is_up_to_date.clear()
 
     async def collect(self, timeout: float) -> list[TelemetryEvent]:
         if not self._buffer:
@@ -171,4 +185,5 @@ class _Reader:
                 await asyncio.sleep(min(LINGER_SECONDS, timeout))
             except TimeoutError:
                 return []
+        self.is_up_to_date.set()
         return self._buffer.take()

@@ -216,3 +216,28 @@ async def test_nothing_is_kept_of_what_nobody_watches(broadcast: Broadcast) -> N
     broadcast.subscribe("a")
 
     assert await broadcast.next("a", 0.0) == []
+
+
+async def test_settling_waits_for_readers_to_take_what_there_is(broadcast: Broadcast) -> None:
+    broadcast.subscribe("a")
+    broadcast.put(events(1))
+    settling = asyncio.ensure_future(broadcast.settle(60.0))
+    await asyncio.sleep(0)
+    assert not settling.done()
+
+    assert await broadcast.next("a", 60.0) == events(1)
+
+    await asyncio.wait_for(settling, 5.0)
+
+
+async def test_settling_waits_no_longer_than_told_and_not_for_nothing(
+    broadcast: Broadcast,
+) -> None:
+    await broadcast.settle(60.0)
+    broadcast.subscribe("a")
+    await broadcast.settle(60.0)
+    broadcast.put(events(1))
+
+    await broadcast.settle(0.01)
+
+    assert await broadcast.next("a", 60.0) == events(1)
