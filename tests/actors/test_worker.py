@@ -11,15 +11,26 @@ from typing import Any
 import pytest
 import ray
 
-from raypool import Agent, Response
+from raypool import Agent, Pool, Response
 from raypool.agent import SessionOptions, Turn
 from raypool.backends import FunctionBackend, ScriptedBackend
-from raypool.messages import Assignment, decode_outcomes, encode
+from raypool.chain_run import TurnRules
+from raypool.messages import (
+    Assignment,
+    Notice,
+    Outcome,
+    PoolInfo,
+    decode_batch,
+    decode_outcomes,
+    encode,
+)
 from raypool.payload import pack
 from raypool.task import Content
 from raypool.worker import CONTROL, WAITING, Worker, WorkerSpec, concurrency_groups
 
 StartWorker = Callable[..., Any]
+
+ALONE = PoolInfo("alone", "tests", {"alone-1": "tester"}, max_pending=10, keeps_ledger=False)
 
 
 class Numbers:
@@ -56,10 +67,11 @@ def start_worker(local_ray: None) -> Iterator[StartWorker]:
     ]
 
     def start(backend: Any, *, agent: type[Agent] = Agent, concurrency: int = 1) -> Any:
-        spec = WorkerSpec("alone", "tests", "alone-1", "tester", concurrency, "task", 60.0)
+        spec = WorkerSpec(ALONE, "alone-1", "tester", concurrency, TurnRules(turn_timeout=60.0))
         groups: dict[str, Any] = {"concurrency_groups": concurrency_groups(concurrency)}
-        payload = pack(agent, {}, backend)
-        actor = ray.remote(**groups)(Worker).options(num_cpus=0).remote(spec, payload)
+        payload = pack(agent, {}, backend, Pool)
+        actor_class: Any = ray.remote(**groups)(Worker)
+        actor = actor_class.options(num_cpus=0).remote(spec, payload)
         actors.append(actor)
         ray.get(actor.start.remote())
         return actor
@@ -71,6 +83,11 @@ def start_worker(local_ray: None) -> Iterator[StartWorker]:
 
 def envelope(*numbers: int, prompt: str = "hello") -> bytes:
     return encode([Assignment(number, f"task-{number}", prompt) for number in numbers])
+
+
+def streamed(batches: Any) -> list[Outcome]:
+    """All outcomes of an envelope, in the order in which they come."""
+    return [outcome for ref in batches for outcome in decode_batch(ray.get(ref)).outcomes]
 
 
 def test_mailbox_starts_2000_calls_in_the_order_they_were_made(start_worker: StartWorker) -> None:
@@ -89,20 +106,18 @@ def test_envelope_of_many_streams_every_outcome_once_and_in_order(
 ) -> None:
     worker = start_worker(ScriptedBackend(latency=0.001))
 
-    stream = worker.turn.remote(envelope(*range(300)))
-    numbers = [outcome.number for ref in stream for outcome in decode_outcomes(ray.get(ref))]
+    outcomes = streamed(worker.turn.remote(envelope(*range(300))))
 
-    assert numbers == list(range(300))
+    assert [outcome.number for outcome in outcomes] == list(range(300))
 
 
 def test_concurrency_of_64_runs_64_turns_at_once(start_worker: StartWorker) -> None:
     worker = start_worker(ScriptedBackend(latency=1.0), concurrency=64)
 
     started = time.monotonic()
-    stream = worker.turn.remote(envelope(*range(128)))
-    ended = sum(len(decode_outcomes(ray.get(ref))) for ref in stream)
+    outcomes = streamed(worker.turn.remote(envelope(*range(128))))
 
-    assert ended == 128
+    assert len(outcomes) == 128
     assert 2.0 <= time.monotonic() - started < 4.0
 
 
@@ -153,7 +168,7 @@ def test_cancelled_tasks_are_dropped_from_an_envelope_that_runs(
 
     stream = worker.turn.remote(envelope(1, 2, 3))
     ray.get(worker.cancel.remote([2]))
-    outcomes = [outcome for ref in stream for outcome in decode_outcomes(ray.get(ref))]
+    outcomes = streamed(stream)
 
     answered = {outcome.number: outcome.answer is not None for outcome in outcomes}
     assert answered == {1: True, 2: False, 3: True}
@@ -166,3 +181,20 @@ def test_worker_has_its_own_process_and_says_which(start_worker: StartWorker) ->
 
     assert report.pid != os.getpid()
     assert report.node == ray.get_runtime_context().get_node_id()
+
+
+def test_notices_are_handed_in_at_once_and_answered_when_they_are_heard(
+    start_worker: StartWorker,
+) -> None:
+    worker = start_worker(ScriptedBackend(latency=0.5))
+    running = worker.turn_of_one.remote(envelope(1))
+
+    ray.get([worker.notify.remote(encode(Notice(number, "hear"))) for number in range(2, 50)])
+    assert ray.get(worker.status.remote()).finished == 0
+    answered: list[int] = []
+    while len(answered) < 48:
+        outcomes = decode_outcomes(ray.get(worker.answers.remote()))
+        answered += [outcome.number for outcome in outcomes]
+
+    assert answered == list(range(2, 50))
+    ray.get(running)

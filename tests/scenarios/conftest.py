@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from raypool import Agent, AgentStart, Pool, RetryPolicy, SessionOptions
-from raypool.backends import AnthropicBackend
+from raypool.backends import AnthropicBackend, LocalBackend
 from raypool.testing import Answer, Call, Fault, MessagesServer
 
+ROLES = {"plain": 1, "toolsmith": 1}
 QUICK = RetryPolicy(max_attempts=3, initial_seconds=0.02, max_seconds=0.05)
 
 
@@ -89,8 +90,21 @@ def api_provider() -> Iterator[Provider]:
 def api_pool(local_ray: None, api_provider: Provider) -> Iterator[Pool]:
     """A worker with tools and one without, over the Messages API; each test leaves it idle."""
     backend = AnthropicBackend(base_url=api_provider.server.url, api_key="test-key")
-    roles = {"plain": 1, "toolsmith": 1}
-    with Pool.start(roles=roles, agent=ByRole, backend=backend, retry=QUICK, concurrency=4) as pool:
+    with Pool.start(
+        roles=ROLES,
+        agent=ByRole,
+        backend=backend,
+        retry=QUICK,
+        concurrency=4,
+        max_turns_per_task=6,
+    ) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
+def local_pool(local_ray: None) -> Iterator[Pool]:
+    """The same with the local model."""
+    with Pool.start(roles=ROLES, agent=ByRole, backend=LocalBackend()) as pool:
         yield pool
 
 

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from raypool import Agent, AgentStart, InvalidTask, Pool, PoolFull, PoolStartError, RetryPolicy
+from raypool import (
+    Agent,
+    AgentStart,
+    InvalidTask,
+    Pool,
+    PoolFull,
+    PoolStartError,
+    RetryPolicy,
+    SessionOptions,
+)
 from raypool.backends import AnthropicBackend, ScriptedBackend
 from tests.conftest import StartPool
 
@@ -19,6 +28,20 @@ class CannotStart(Agent):
 
     def init_agent(self, start: AgentStart) -> None:
         raise RuntimeError(f"{start.role} has no licence")
+
+
+class KeepsAnObject(Agent):
+    """An agent whose state no JSON can hold."""
+
+    def snapshot(self) -> object:
+        return {"lock": LOCK}
+
+
+class HasAnOddTool(Agent):
+    """An agent with a tool whose arguments no model could name."""
+
+    def init_agent(self, start: AgentStart) -> SessionOptions:
+        return SessionOptions(tools=[print])
 
 
 def agent_that_holds_a_lock() -> type[Agent]:
@@ -60,6 +83,9 @@ def agent_that_holds_a_lock() -> type[Agent]:
         ({"size": 1, "agent_options": 5}, r"agent_options must be a mapping, got int"),
         ({"size": 1, "backend": ScriptedBackend}, r"backend must be an instance"),
         ({"size": 1, "ledger": 5}, r"ledger must be a path, got 5"),
+        ({"size": 1, "on_event": 5}, r"on_event must be a function that takes an event, got int"),
+        ({"size": 1, "max_turns_per_task": 0}, r"max_turns_per_task must be .* to 1, got 0"),
+        ({"size": 1, "parse_attempts": 0}, r"parse_attempts must be .* equal to 1, got 0"),
     ],
 )
 def test_wrong_option_is_named_before_anything_starts(options: dict[str, Any], words: str) -> None:
@@ -94,6 +120,20 @@ def test_agent_that_cannot_start_is_the_first_cause(start_pool: StartPool) -> No
         start_pool(1, agent=CannotStart, role="tester", name="x")
 
     start_pool(1, name="x").stop()
+
+
+@pytest.mark.parametrize(
+    ("agent", "words"),
+    [
+        (KeepsAnObject, r"'x-1' .*TypeError: snapshot must return what JSON can hold .*got dict"),
+        (HasAnOddTool, r"'x-1' .*TypeError: tool 'print'"),
+    ],
+)
+def test_agent_that_can_not_do_what_it_says_is_told_what_to_write(
+    start_pool: StartPool, agent: type[Agent], words: str
+) -> None:
+    with pytest.raises(PoolStartError, match=words):
+        start_pool(1, agent=agent, name="x")
 
 
 def test_workers_that_ray_cannot_place_are_counted_with_what_they_ask(

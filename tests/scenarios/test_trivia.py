@@ -58,7 +58,7 @@ def test_nine_questions_over_the_messages_api(local_ray: None) -> None:
     with MessagesServer() as server:
         ask_nine_questions(AnthropicBackend(base_url=server.url, api_key="a-key"))
 
-        systems = {call.body["system"] for call in server.calls}
+        systems = {call.body["system"][0]["text"] for call in server.calls}
     assert len(server.calls) == 9
     assert all("trivia expert" in system for system in systems)
 
