@@ -63,8 +63,8 @@ class Replacer:
                 self._welcome(worker, link)
                 return
         logger.error(
-            "worker %r could not be replaced; the pool goes on without it, and the %d events "
-            "that it had not heard are dropped",
+            "worker %r could not be replaced; the pool goes on without it; events that it had "
+            "not heard and that are dropped: %d",
             worker.name,
             len(worker.notices),
         )

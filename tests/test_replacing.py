@@ -252,8 +252,8 @@ async def test_worker_that_cannot_be_replaced_is_given_up_after_three_attempts(
         3: "completed",
     }
     assert caplog.messages[-1] == (
-        "worker 'crew-1' could not be replaced; the pool goes on without it, and the 1 events "
-        "that it had not heard are dropped"
+        "worker 'crew-1' could not be replaced; the pool goes on without it; events that it had "
+        "not heard and that are dropped: 1"
     )
 
 

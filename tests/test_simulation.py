@@ -16,8 +16,7 @@ from raypool.records import AcceptedTask, Ending
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import RoundRobin
-from raypool.scheduler import Scheduler
-from raypool.usage import Usage
+from raypool.scheduler import Decided, Scheduler
 from raypool.window import Window
 
 WORKERS, TASKS = 100, 20_000
@@ -45,9 +44,16 @@ class Simulation:
         self.concurrency = concurrency
         self._clock = FakeClock()
         self.workers = [
-            WorkerRecord(f"crew-{n}", "chemist", Window(concurrency)) for n in range(WORKERS)
+            WorkerRecord(f"crew-{n}", "chemist", lambda: Window(concurrency))
+            for n in range(WORKERS)
         ]
-        self.scheduler = Scheduler(Roster(self.workers), RoundRobin(), Retries(POLICY), self._clock)
+        self.scheduler = Scheduler(
+            Roster(self.workers),
+            RoundRobin(),
+            Retries(POLICY),
+            self._clock,
+            concurrency=concurrency,
+        )
         self._running: list[tuple[float, int, WorkerRecord, TaskRecord]] = []
         self._mailboxes: dict[str, list[TaskRecord]] = {w.name: [] for w in self.workers}
         self._free = dict.fromkeys(self._mailboxes, concurrency)
@@ -106,15 +112,15 @@ class Simulation:
         if self._chance.random() < FAILURES:
             outcome = Outcome(record.number, failure=Failure("BackendError", "transient", "E", ""))
         else:
-            outcome = Outcome(record.number, Answer("42", Usage(1, 2), 1.0))
+            outcome = Outcome(record.number, Answer("42", 1.0))
         worker.window.ended(1, self._clock.monotonic())
         settled = self.scheduler.settle(worker, outcome)
-        if settled is not None:
+        if isinstance(settled, Decided):
             ended, ending = settled
             assert ended is record
             assert record.number not in self.endings
             self.endings[record.number] = ending
-            self.scheduler.forget(ended)
+            assert self.scheduler.release(ended, has_grown=False) is None
 
 
 @pytest.fixture(scope="module", params=[1, 8])
