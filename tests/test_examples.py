@@ -138,9 +138,9 @@ def slow_in_detail(prompt: str) -> float:
 def test_asking_again_answers_shortly_what_took_too_long(capsys: Printed) -> None:
     lines = lines_of("asking_again", ScriptedBackend(latency=slow_in_detail), capsys)
 
-    asked = [f"Explain the {star} in every detail." for star in ("Moon", "Sun")]
     assert lines == [
-        f"{question} -> completed: In at most five words: {question}" for question in asked
+        f"Explain {topic} in every detail. -> completed: What is {topic}? Answer in one sentence."
+        for topic in ("the Moon", "the Sun")
     ]
 
 
