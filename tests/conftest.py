@@ -57,8 +57,8 @@ def start_pool(local_ray: None) -> Iterator[StartPool]:
         pool.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def echo_pool(local_ray: None) -> Iterator[Pool]:
-    """Three workers that echo, shared by a module's tests that leave it as it was."""
+    """Three workers that echo, shared by tests that leave it as it was."""
     with Pool.start(3, role="trivia expert", backend=ScriptedBackend()) as pool:
         yield pool

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from raypool import Agent, AgentStart, Pool, RetryPolicy, SessionOptions
-from raypool.backends import AnthropicBackend, LocalBackend
+from raypool.backends import AnthropicBackend, LocalBackend, ScriptedBackend
 from raypool.testing import Answer, Call, Fault, MessagesServer
+from tests.scenarios.acting import seconds_of
 
 ROLES = {"plain": 1, "toolsmith": 1}
 QUICK = RetryPolicy(max_attempts=3, initial_seconds=0.02, max_seconds=0.05)
@@ -77,6 +78,13 @@ class ByRole(Agent):
         if start.role == "toolsmith":
             return SessionOptions(system=system, tools=[add, price_of])
         return SessionOptions(system=system)
+
+
+@pytest.fixture(scope="session")
+def slow_pool(local_ray: None) -> Iterator[Pool]:
+    """One worker, whose turn for `0.2 a question` takes 0.2 s; each test leaves it idle."""
+    with Pool.start(1, backend=ScriptedBackend(latency=seconds_of)) as pool:
+        yield pool
 
 
 @pytest.fixture(scope="session")

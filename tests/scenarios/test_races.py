@@ -12,11 +12,6 @@ from raypool.backends import ScriptedBackend
 from tests.conftest import StartPool
 
 
-def seconds_of(prompt: str) -> float:
-    """The latency that a prompt like `0.2 a question` asks for."""
-    return float(prompt.split(maxsplit=1)[0])
-
-
 def test_waiting_while_others_submit_is_not_late(echo_pool: Pool) -> None:
     is_over = threading.Event()
 
@@ -54,25 +49,24 @@ def test_task_is_what_it_was_when_it_was_submitted(echo_pool: Pool) -> None:
     assert echo_pool.poll("sealed").metadata == {"line": 1}
 
 
-def test_long_task_in_the_same_envelope_does_not_prolong_the_wait(start_pool: StartPool) -> None:
-    pool = start_pool(1, backend=ScriptedBackend(latency=seconds_of))
-    for future in pool.submit_many(["0.002 warm up"] * 200):
+def test_long_task_in_the_same_envelope_does_not_prolong_the_wait(slow_pool: Pool) -> None:
+    for future in slow_pool.submit_many(["0.002 warm up"] * 200):
         future.result(timeout=30)
-    pool.submit_many(["0.005 question"] * 200)
-    later = threading.Timer(0.1, lambda: pool.submit("30 later"))
+    slow_pool.submit_many(["0.005 question"] * 200)
+    later = threading.Timer(0.1, lambda: slow_pool.submit("30 later", id="later"))
     later.start()
 
     started = time.monotonic()
-    pool.wait_for_all(timeout=60)
+    slow_pool.wait_for_all(timeout=60)
 
     assert time.monotonic() - started < 15
     later.join()
+    slow_pool.future("later").cancel()
 
 
-def test_cancelled_task_ends_before_the_turn_in_front_of_it(start_pool: StartPool) -> None:
-    pool = start_pool(1, backend=ScriptedBackend(latency=seconds_of))
-    runs, waits = pool.submit_many(["30 runs", "30 waits"])
-    while pool.poll(runs.id).state != "running":
+def test_cancelled_task_ends_before_the_turn_in_front_of_it(slow_pool: Pool) -> None:
+    runs, waits = slow_pool.submit_many(["30 runs", "30 waits"])
+    while slow_pool.poll(runs.id).state != "running":
         pass
 
     waits.cancel()
@@ -80,6 +74,7 @@ def test_cancelled_task_ends_before_the_turn_in_front_of_it(start_pool: StartPoo
     with pytest.raises(TaskCancelled):
         waits.result(timeout=10)
     assert not runs.done()
+    runs.cancel()
 
 
 def test_turn_that_blocks_its_loop_does_not_hold_up_the_end(start_pool: StartPool) -> None:

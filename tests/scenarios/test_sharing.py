@@ -19,7 +19,6 @@ from raypool import (
     UnknownTask,
 )
 from raypool.backends import ScriptedBackend
-from tests.conftest import StartPool
 
 
 def test_threads_share_a_pool(echo_pool: Pool) -> None:
@@ -97,16 +96,15 @@ def test_known_id_gives_the_first_task_and_another_question_is_refused(echo_pool
     assert len(results) == 1
 
 
-def test_future_of_a_task_that_another_handle_submitted(start_pool: StartPool) -> None:
-    pool = start_pool(1, backend=ScriptedBackend(latency=0.5))
-    other = Pool.connect(pool.name)
-    submitted = pool.submit("question", id="shared")
+def test_future_of_a_task_that_another_handle_submitted(slow_pool: Pool) -> None:
+    other = Pool.connect(slow_pool.name)
+    submitted = slow_pool.submit("0.5 question", id="shared")
     assert submitted.accepted(timeout=30)
 
     found = other.future("shared")
 
-    assert found.result(timeout=30).text == "question"
-    assert other.future("shared").result(timeout=0).text == "question"
+    assert found.result(timeout=30).text == "0.5 question"
+    assert other.future("shared").result(timeout=0).text == "0.5 question"
     with pytest.raises(UnknownTask, match="'missing'"):
         other.future("missing")
     other.close()
@@ -121,10 +119,9 @@ def test_accepted_future_knows_its_worker(echo_pool: Pool) -> None:
     assert all(future.accepted(timeout=30) for future in futures)
 
 
-def test_cancelling_drops_what_waits_and_interrupts_what_runs(start_pool: StartPool) -> None:
-    pool = start_pool(1, backend=ScriptedBackend(latency=1.0))
-    futures = pool.submit_many(["runs", "waits", "stays"])
-    while pool.poll(futures[0].id).state != "running":
+def test_cancelling_drops_what_waits_and_interrupts_what_runs(slow_pool: Pool) -> None:
+    futures = slow_pool.submit_many(["30 runs", "30 waits", "stays"])
+    while slow_pool.poll(futures[0].id).state != "running":
         pass
 
     assert futures[0].cancel()
@@ -135,16 +132,16 @@ def test_cancelling_drops_what_waits_and_interrupts_what_runs(start_pool: StartP
             future.result(timeout=30)
         assert isinstance(raised.value, concurrent.futures.CancelledError)
         assert future.cancelled()
-        assert pool.poll(future.id).state == "cancelled"
+        assert slow_pool.poll(future.id).state == "cancelled"
     assert futures[2].result(timeout=30).text == "stays"
     assert not futures[2].cancel()
 
 
 def test_cancelling_the_coroutine_that_awaits_cancels_the_task_unless_shielded(
-    start_pool: StartPool,
+    slow_pool: Pool,
 ) -> None:
-    pool = start_pool(2, backend=ScriptedBackend(latency=0.5))
-    dropped, kept, elsewhere = pool.submit_many(["dropped", "kept", "elsewhere"])
+    prompts = ["0.5 dropped", "0.5 kept", "0.5 elsewhere"]
+    dropped, kept, elsewhere = slow_pool.submit_many(prompts)
 
     async def await_them() -> None:
         with pytest.raises(TimeoutError):
@@ -154,7 +151,7 @@ def test_cancelling_the_coroutine_that_awaits_cancels_the_task_unless_shielded(
         elsewhere.cancel()
         with pytest.raises(TaskCancelled):
             await elsewhere
-        assert (await kept).text == "kept"
+        assert (await kept).text == "0.5 kept"
 
     asyncio.run(await_them())
 
