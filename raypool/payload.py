@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import dataclasses
+import io
 import os
 import sys
 import sysconfig
@@ -12,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
@@ -49,7 +50,7 @@ def pack(
     with travelling_as_code():
         for option, value in parts.items():
             _check_pickles(option, value)
-        return cast(bytes, cloudpickle.dumps((*parts.values(), attach)))
+        return _pickled((*parts.values(), attach))
 
 
 def pack_handler(handler: EventHandler | None) -> bytes | None:
@@ -63,18 +64,52 @@ def pack_handler(handler: EventHandler | None) -> bytes | None:
     check_handler(handler)
     with travelling_as_code():
         _check_pickles("on_event", handler)
-        return cast(bytes, cloudpickle.dumps(handler))
+        return _pickled(handler)
 
 
 def _check_pickles(option: str, value: object) -> None:
     try:
-        cloudpickle.dumps(value)
+        _pickled(value)
     except Exception as error:
         raise TypeError(
             f"{option} must be something that can be pickled, to be sent to the workers: "
             f"{type(error).__name__}: {error}. Make connections, locks and open files "
             "in the worker (Agent.init_agent, Backend.open)"
         ) from error
+
+
+def _pickled(value: object) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file).dump(value)
+    return file.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Has functions take along what the hints of their parameters name.
+
+    Cloudpickle leaves that behind, and a worker describes tools to the model by it.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        reduced = super().reducer_override(obj)
+        if isinstance(obj, FunctionType) and isinstance(reduced, tuple):
+            _state, slots = reduced[2]
+            slots["__globals__"] |= _named_in_hints(obj)
+        return reduced
+
+
+def _named_in_hints(function: FunctionType) -> dict[str, Any]:
+    hints = [hint for name, hint in function.__annotations__.items() if name != "return"]
+    names = {name for hint in hints if isinstance(hint, str) for name in _names_in(hint)}
+    known = sorted(names & function.__globals__.keys())
+    return {name: function.__globals__[name] for name in known}
+
+
+def _names_in(hint: str) -> tuple[str, ...]:
+    try:
+        return compile(hint, "<hint>", "eval").co_names
+    except SyntaxError:
+        return ()
 
 
 @contextmanager

@@ -7,8 +7,11 @@ import enum
 import functools
 import inspect
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
@@ -331,6 +334,55 @@ def test_unsupported_signature_says_what_to_write_instead(function: Any, parts: 
     message = schema_error(function)
 
     assert [part for part in parts if part not in message] == []
+
+
+PROGRAM = """
+from __future__ import annotations
+import sys
+from typing import Annotated, Literal
+from pydantic import BaseModel, Field
+from raypool import Agent, AgentStart, SessionOptions
+from raypool.payload import pack
+
+class City(BaseModel):
+    name: str
+
+async def visit(city: City, by: Literal["car", "foot"] = "car") -> list[City]: ...
+
+class Guide(Agent):
+    def init_agent(self, start: AgentStart) -> SessionOptions:
+        return SessionOptions(tools=[visit, self.measure])
+
+    def measure(self, days: Annotated[int, Field(ge=1)]) -> None: ...
+
+sys.stdout.buffer.write(pack(Guide, {}, None, print))
+"""
+
+WORKER = """
+import sys, cloudpickle
+from raypool.tools import ToolBox
+
+agent = cloudpickle.load(sys.stdin.buffer)[0]()
+box = ToolBox(agent.init_agent(None).tools)
+print(box.bind("visit", {"city": {"name": "Rome"}}).kwargs)
+print(box.bind("measure", {"days": 2}).kwargs)
+"""
+
+
+def test_hints_of_a_program_are_known_to_its_workers(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    sent = subprocess.run([sys.executable, str(program)], capture_output=True, check=True)
+
+    worker = subprocess.run(
+        [sys.executable, "-c", WORKER], input=sent.stdout, capture_output=True, check=False
+    )
+
+    assert worker.returncode == 0, worker.stderr.decode()
+    assert worker.stdout.decode().splitlines() == [
+        "{'city': City(name='Rome'), 'by': 'car'}",
+        "{'days': 2}",
+    ]
 
 
 # What a model may call
