@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from typing import Any, get_args
 
-from raypool.callbacks import USER_ERRORS, Callbacks, raise_if_cancelled, to_its_end
-from raypool.chain import Chain
-from raypool.conversations import Conversations, settled
+from raypool.backends.faults import error_event
+from raypool.callbacks import USER_ERRORS, Callbacks, raise_if_cancelled
+from raypool.chain import NO_USAGE, Chain
+from raypool.conversations import Conversation, Conversations, settled
 from raypool.events import (
     ErrorEvent,
     Event,
@@ -25,11 +24,12 @@ from raypool.outcomes import BROKEN_CONTRACT, TOO_MANY_TURNS
 from raypool.output_type import InvalidAnswer, OutputType
 from raypool.task import Content
 from raypool.telemetry import EventLog
+from raypool.threads import by_itself
 from raypool.tools import Call, ToolBox, error_text, result_text
 from raypool.usage import Usage
 
 EVENT_TYPES = get_args(Event)
-TOOL_THREADS = 16
+ENDS = (ResultEvent, ErrorEvent)
 INVALID_ANSWER = "InvalidAnswer"
 
 
@@ -75,7 +75,6 @@ class Asking:
         self._parse_attempts = parse_attempts
         self._log = log
         self._put_text = put_text
-        self._threads = ThreadPoolExecutor(TOOL_THREADS, thread_name_prefix="raypool-tool")
         self._handles_events = callbacks.is_overridden("handle_stream_event")
 
     async def ask(self, chain: Chain) -> ErrorEvent | None:
@@ -85,22 +84,19 @@ class Asking:
         wanted = conversation.options.output_type
         output_type = None if wanted is None else OutputType.of(wanted)
         while True:
-            failure = await self._exchange(chain)
+            failure = await self._exchange(chain, conversation)
             if failure is not None:
-                if failure.is_context_full and await self._conversations.shorten(conversation):
+                if failure.is_context_full and self._conversations.shorten(conversation):
                     continue
                 return failure
             result = chain.result
             assert result is not None
-            uses = [
-                event for event in chain.events[chain.seen :] if isinstance(event, ToolUseEvent)
-            ]
-            chain.seen = len(chain.events)
-            if result.stop_reason == "tool_use" and uses:
+            if result.stop_reason == "tool_use" and (uses := _open_calls(chain)):
                 chain.pending = await self._run_tools(chain, uses)
                 continue
+            chain.seen = len(chain.events)
             if result.stop_reason == "model_context_window_exceeded":
-                await self._conversations.shorten(conversation)
+                self._conversations.shorten(conversation)
             if output_type is None:
                 return None
             again = _parse(chain, output_type, self._parse_attempts)
@@ -108,48 +104,37 @@ class Asking:
                 return again
             chain.pending = again
 
-    def close(self) -> None:
-        """Run no more tools; one that still runs is left alone."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _exchange(self, chain: Chain) -> ErrorEvent | None:
+    async def _exchange(self, chain: Chain, conversation: Conversation) -> ErrorEvent | None:
+        """Ask once; an answer is noted in the chain."""
         if chain.exchanges >= self._max_exchanges:
             return _too_many(self._max_exchanges)
-        conversation, asked = chain.conversation, chain.pending
-        assert conversation is not None
+        asked = chain.pending
         assert asked is not None
-        events = await self._collect(chain, asked)
-        last = events[-1]
-        usage, cost_usd = _consumption(events)
-        chain.count(usage, cost_usd)
-        if isinstance(last, ErrorEvent):
-            return last
-        chain.events += events
-        chain.take_result(events)
-        if getattr(conversation.session, "messages", None) is None:
-            conversation.remember(asked, chain.text)
-        return None
-
-    async def _collect(self, chain: Chain, asked: Content) -> list[Event]:
-        """The events of one exchange, of which the last is its `result` or `error`."""
-        assert chain.conversation is not None
-        events: list[Event] = []
-        stream: Any = await settled(chain.conversation.session.prompt(asked))
+        if conversation.is_rewritten:
+            await self._conversations.open_again(conversation)
+        stream: Any = conversation.session.prompt(asked)
         if not hasattr(stream, "aclose"):
-            stream = _as_generator(stream)
-        async with aclosing(stream):
+            stream = await _closable(stream)
+        events: list[Event] = []
+        try:
             async for event in stream:
                 if not isinstance(event, EVENT_TYPES):
-                    kind = type(event).__name__
-                    return [_broken_contract(f"yielded a {kind}, which is no event")]
+                    return _broken_contract(f"yielded a {type(event).__name__}, which is no event")
                 events.append(event)
-                if chain.work.streams and isinstance(event, TextEvent):
-                    self._put_text(chain.work.number, event.text)
-                if self._handles_events:
-                    await self._callbacks.call_quietly("handle_stream_event", chain.turn(), event)
-                if isinstance(event, (ResultEvent, ErrorEvent)):
-                    return events
-        return [_broken_contract("ended its turn with neither a result nor an error event")]
+                if self._handles_events or chain.work.streams:
+                    await self._hand_on(chain, event)
+                if isinstance(event, ENDS):
+                    return _take(chain, conversation, asked, events)
+        finally:
+            chain.count(*_consumption(events))
+            await stream.aclose()
+        return _broken_contract("ended its turn with neither a result nor an error event")
+
+    async def _hand_on(self, chain: Chain, event: Event) -> None:
+        if chain.work.streams and isinstance(event, TextEvent):
+            self._put_text(chain.work.number, event.text)
+        if self._handles_events:
+            await self._callbacks.call_quietly("handle_stream_event", chain.turn(), event)
 
     async def _run_tools(self, chain: Chain, uses: list[ToolUseEvent]) -> Content:
         """The next message of the conversation: what each tool gave."""
@@ -157,8 +142,7 @@ class Asking:
         blocks = []
         for result in results:
             chain.events.append(result)
-            if self._handles_events:
-                await self._callbacks.call_quietly("handle_stream_event", chain.turn(), result)
+            await self._hand_on(chain, result)
             blocks.append(
                 {
                     "type": "tool_result",
@@ -189,12 +173,28 @@ class Asking:
         return ToolResultEvent(use.id, text, is_error=failure is not None)
 
     async def _call(self, call: Call) -> Any:
-        """A method of the agent as a callback is called, any other function beside them."""
+        """A method of the agent is called as its callbacks are, any other function beside them.
+
+        One that is `def` and no method is left to itself when its turn is interrupted.
+        """
         if call.owner is self._callbacks.agent:
             return await self._callbacks.run(call.function, **call.kwargs)
         if call.is_async:
             return await call.function(**call.kwargs)
-        return await settled(await to_its_end(self._threads, call.function, **call.kwargs))
+        return await settled(await by_itself(call.function, **call.kwargs))
+
+
+def _take(
+    chain: Chain, conversation: Conversation, asked: Content, events: list[Event]
+) -> ErrorEvent | None:
+    last = events[-1]
+    if isinstance(last, ErrorEvent):
+        return last
+    assert isinstance(last, ResultEvent)
+    chain.take_result(events, last)
+    if conversation.keeps_own_record:
+        conversation.remember(asked, chain.text)
+    return None
 
 
 def _parse(
@@ -215,6 +215,8 @@ def _parse(
             INVALID_ANSWER,
             f"no {many} of the model fit the output type {output_type.name!r}: {why}",
         )
+    except Exception as error:  # noqa: BLE001 - validators of the user's may raise anything
+        return error_event(error, "invalid")
     return None
 
 
@@ -227,18 +229,31 @@ def _too_many(limit: int) -> ErrorEvent:
     )
 
 
+def _open_calls(chain: Chain) -> list[ToolUseEvent]:
+    """The tools that the last exchange asks for; the backend may have run some itself."""
+    new = chain.events[chain.seen :]
+    run = {event.id for event in new if isinstance(event, ToolResultEvent)}
+    return [event for event in new if isinstance(event, ToolUseEvent) and event.id not in run]
+
+
 def _consumption(events: list[Event]) -> tuple[Usage, float | None]:
     """Tokens and USD of an exchange; what one that failed cost is not known, and left out."""
-    last = events[-1]
-    usage = last.usage if isinstance(last, ResultEvent) else None
-    if usage is None:
-        counted = [event.usage for event in events if isinstance(event, UsageEvent)]
-        usage = counted[-1] if counted else Usage()
-    return usage, last.cost_usd if isinstance(last, ResultEvent) else 0.0
+    last = events[-1] if events else None
+    cost_usd = last.cost_usd if isinstance(last, ResultEvent) else 0.0
+    if isinstance(last, ResultEvent) and last.usage is not None:
+        return last.usage, cost_usd
+    counted = [event.usage for event in events if isinstance(event, UsageEvent)]
+    return (counted[-1] if counted else NO_USAGE), cost_usd
 
 
 def _broken_contract(what: str) -> ErrorEvent:
     return ErrorEvent("invalid", BROKEN_CONTRACT, f"the backend {what}")
+
+
+async def _closable(events: Any) -> Any:
+    """A user's `prompt` may return any async iterator, and may be a coroutine that does."""
+    events = await settled(events)
+    return events if hasattr(events, "aclose") else _as_generator(events)
 
 
 async def _as_generator(events: Any) -> AsyncIterator[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from raypool.agent import Agent, Halt, Prompt, Skip
 from raypool.task import check_prompt
+from raypool.threads import to_its_end
 
 logger = logging.getLogger(__name__)
 
@@ -90,35 +91,6 @@ def raise_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-async def to_its_end(
-    threads: ThreadPoolExecutor, function: Callable[..., Any], *args: Any, **kwargs: Any
-) -> Any:
-    """What a function returns on a thread; a cancellation is raised once it has ended."""
-    called = threads.submit(_called, function, *args, **kwargs)
-    running = asyncio.wrap_future(called)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        if called.cancel():
-            raise
-        while not called.done():
-            try:
-                await asyncio.wait({running})
-            except asyncio.CancelledError:
-                continue
-        if not running.cancelled():
-            running.exception()  # it is not what the caller waits for any more
-        raise
-
-
-def _called(callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """No future can hold a `StopIteration`: who awaits it would wait for ever."""
-    try:
-        return callback(*args, **kwargs)
-    except StopIteration as error:
-        raise RuntimeError("the callback raised StopIteration") from error
 
 
 def _check_returned(name: str, returned: object) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 from raypool.agent import Turn, TurnTask
 from raypool.conversations import Conversation
 from raypool.events import Event, ResultEvent, TextEvent
-from raypool.messages import Answer, Asked, Assignment, Failure
+from raypool.messages import Answer, Asked, Assignment, Failure, Outcome
 from raypool.task import Content
 from raypool.usage import Usage
+
+NO_USAGE = Usage()
 
 
 class Chain:
@@ -29,12 +31,40 @@ class Chain:
         events: what the turn's exchanges have yielded, and its tools given.
         seen: how many of the events have been dealt with.
         text: the answer of the last exchange.
+        is_plain: the turn gave text and a result, and nothing else.
         result: the result of the last exchange.
         parsed: the answer as its output type.
         answers: texts of the turn that did not fit its output type.
         concluded: what came of the turn, once that is decided.
+        outcome: what is reported of the task, once that is decided.
         is_cancelled: nobody wants its answer any more.
     """
+
+    __slots__ = (
+        "_cost_usd",
+        "_usage",
+        "answers",
+        "asked",
+        "attempt",
+        "concluded",
+        "conversation",
+        "events",
+        "exchanges",
+        "exchanges_of_turn",
+        "is_cancelled",
+        "is_plain",
+        "number",
+        "outcome",
+        "parsed",
+        "pending",
+        "prompt",
+        "result",
+        "seen",
+        "text",
+        "turn_cost_usd",
+        "turn_usage",
+        "work",
+    )
 
     def __init__(self, work: Assignment, asked: Asked | None = None) -> None:
         self.work = work
@@ -43,12 +73,14 @@ class Chain:
         self.number = 1
         self.attempt = work.attempt
         self.exchanges = 0
+        self.outcome: Outcome | None = None
         self.is_cancelled = False
-        self._usage = Usage()
+        self._usage = NO_USAGE
         self._cost_usd: float | None = 0.0
-        self.turn_usage = Usage()
-        self.turn_cost_usd: float | None = 0.0
-        self.result: ResultEvent | None = None
+        self.turn_usage: Usage
+        self.turn_cost_usd: float | None
+        self.result: ResultEvent | None
+        self.events: list[Event]
         self._begin_turn(work.prompt)
 
     @property
@@ -67,12 +99,15 @@ class Chain:
         )
 
     def take_up(self, work: Assignment) -> None:
-        """Go on with another attempt at the same turn."""
+        """Go on with another attempt at the same turn, after the last exchange that worked."""
         self.work = work
         self.attempt = work.attempt
+        if self.exchanges_of_turn == 0:
+            self._begin_turn(self.prompt)
 
-    def begin_again(self) -> None:
-        """Start the turn over, with nothing of it in the conversation."""
+    def leave_conversation(self) -> None:
+        """Start the turn over when it is taken up, in a conversation that is found anew."""
+        self.conversation = None
         self._begin_turn(self.prompt)
 
     def go_on(self, prompt: Content) -> None:
@@ -83,39 +118,40 @@ class Chain:
 
     def count(self, usage: Usage, cost_usd: float | None) -> None:
         """Add what an exchange has consumed; a cost that is not known makes the sum so."""
-        self._usage += usage
-        self.turn_usage += usage
+        self._usage = usage if self._usage is NO_USAGE else self._usage + usage
+        self.turn_usage = usage if self.turn_usage is NO_USAGE else self.turn_usage + usage
         self._cost_usd = _sum(self._cost_usd, cost_usd)
         self.turn_cost_usd = _sum(self.turn_cost_usd, cost_usd)
 
     def take_consumption(self) -> tuple[Usage, float | None]:
         """Tokens and USD since they were last taken; each is reported once."""
         taken = self._usage, self._cost_usd
-        self._usage, self._cost_usd = Usage(), 0.0
+        self._usage, self._cost_usd = NO_USAGE, 0.0
         return taken
 
-    def take_result(self, events: list[Event]) -> ResultEvent:
+    def take_result(self, events: list[Event], result: ResultEvent) -> None:
         """Note an exchange that ended in a result."""
-        result = events[-1]
-        assert isinstance(result, ResultEvent)
+        texts = [event.text for event in events if isinstance(event, TextEvent)]
+        self.events = [*self.events, *events] if self.events else events
         self.exchanges += 1
         self.exchanges_of_turn += 1
         self.result = result
-        self.text = "".join([event.text for event in events if isinstance(event, TextEvent)])
-        return result
+        self.text = "".join(texts)
+        self.is_plain = len(texts) + 1 == len(events) == len(self.events)
 
     def _begin_turn(self, prompt: Content) -> None:
         self.prompt = prompt
         self.exchanges_of_turn = 0
         self.pending: Content | None = None
-        self.events: list[Event] = []
+        self.events = []
         self.seen = 0
         self.text = ""
+        self.is_plain = True
         self.concluded: Answer | Failure | None = None
         self.result = None
         self.parsed: Any = None
         self.answers: list[str] = []
-        self.turn_usage = Usage()
+        self.turn_usage = NO_USAGE
         self.turn_cost_usd = 0.0
 
 

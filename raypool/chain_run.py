@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-from raypool.agent import Halt, Prompt, SessionOptions, Skip
-from raypool.asking import Asking
+import msgspec
+
+from raypool import records
+from raypool.agent import Halt, Prompt, Skip
+from raypool.attempts import Attempts, Result, Turned
 from raypool.callbacks import USER_ERRORS, Callbacks, raise_if_cancelled
 from raypool.chain import Chain
-from raypool.clock import Clock
 from raypool.conversations import Conversations, Memory
+from raypool.errors import TaskFailed
 from raypool.halting import Halting
 from raypool.limits import Limits
 from raypool.messages import Answer, Asked, Assignment, Failure, Outcome
 from raypool.outcomes import (
-    answer_of,
     error_of,
-    failure_of_callback,
-    failure_of_event,
     failure_of_interrupt,
-    failure_of_raised,
     failure_of_timeout,
     failure_of_too_many_turns,
     response_of,
 )
+from raypool.response import Response
 from raypool.snapshots import snapshot_json
 from raypool.telemetry import EventLog
 
@@ -34,8 +35,7 @@ logger = logging.getLogger(__name__)
 
 MOST_PAUSED = 10_000
 
-Result: TypeAlias = Answer | Failure | Skip | Halt | None
-"""What came of a turn; `None` for a task that was cancelled."""
+TOLD = (Answer, Failure)
 
 
 class TurnRules(NamedTuple):
@@ -56,52 +56,37 @@ class TurnRules(NamedTuple):
     parse_attempts: int = 3
 
 
-class Turned(NamedTuple):
-    """A turn that has ended.
-
-    Attributes:
-        result: what came of it.
-        decision: what `handle_response` decided.
-        is_decided: the agent has had its say: `handle_error` is not asked.
-    """
-
-    result: Result
-    decision: Prompt | Halt | None = None
-    is_decided: bool = False
-
-
 class ChainRuns:
     """Runs chains: several at once, when the worker has as many slots.
 
     Attributes:
-        hear_waiting: awaited between the turns of a chain: notices are heard there.
+        hear_waiting: has the notices that wait heard, after each turn.
     """
 
     def __init__(
         self,
         callbacks: Callbacks,
-        asking: Asking,
+        attempts: Attempts,
         conversations: Conversations,
-        options_for: Callable[[Assignment], Awaitable[SessionOptions]],
         rules: TurnRules,
         *,
         limits: Limits,
         halting: Halting,
-        clock: Clock,
         log: EventLog,
     ) -> None:
         self._callbacks = callbacks
-        self._asking = asking
+        self._attempts = attempts
         self._conversations = conversations
-        self._options_for = options_for
         self._rules = rules
         self._limits = limits
         self._halting = halting
-        self._clock = clock
         self._log = log
+        self._handles_errors = callbacks.is_overridden("handle_error")
+        self._looks_back = callbacks.is_overridden("post_turn")
+        self._has_snapshots = callbacks.is_overridden("snapshot")
         self._running: dict[int, Chain] = {}
         self._paused: OrderedDict[int, Chain] = OrderedDict()
-        self.hear_waiting: Callable[[], Awaitable[None]] | None = None
+        self.hear_waiting: Callable[[], Awaitable[None] | None] | None = None
 
     def __len__(self) -> int:
         """How many run now."""
@@ -121,6 +106,9 @@ class ChainRuns:
         self._running[work.number] = chain
         try:
             return await self._run(chain)
+        except asyncio.CancelledError:
+            await self._leave(chain, is_recorded=False)
+            raise
         finally:
             del self._running[work.number]
 
@@ -137,8 +125,8 @@ class ChainRuns:
     async def forget(self, number: int) -> None:
         """Drop what is kept of a task that waits for another attempt."""
         chain = self._paused.pop(number, None)
-        if chain is not None and chain.conversation is not None:
-            await self._conversations.leave(chain.conversation, is_recorded=False)
+        if chain is not None:
+            await self._leave(chain, is_recorded=False)
 
     async def close(self) -> None:
         """Forget every task that waits."""
@@ -150,117 +138,64 @@ class ChainRuns:
         chain = self._running.get(number)
         if chain is None or chain.is_cancelled:
             return Outcome(number)
+        if chain.outcome is not None:
+            return chain.outcome
         if chain.concluded is not None:
             return _outcome(chain, chain.concluded)
         if self._limits.is_interrupted(number):
             return _outcome(chain, failure_of_interrupt(chain, 0.0))
-        return _outcome(chain, failure_of_timeout(chain, self._limit_of(chain), 0.0))
+        return _outcome(chain, failure_of_timeout(chain, self._attempts.limit_of(chain), 0.0))
 
     async def _run(self, chain: Chain) -> Outcome:
         while True:
-            turned = await self._turn(chain)
-            if isinstance(turned.result, Failure) and self._may_follow(chain, turned.result):
-                return await self._pause(chain, turned.result)
-            decision = await self._conclude(chain, turned)
+            turned = await self._attempts.make(chain)
+            result = turned.result
+            if isinstance(result, Failure) and self._may_follow(chain, result):
+                return await self._pause(chain, result)
+            decision = turned.decision
+            if isinstance(result, TOLD):
+                self._note(chain, result)
+                if self._looks_back or (self._handles_errors and isinstance(result, Failure)):
+                    decision = await self._consult(chain, turned)
             if isinstance(decision, Halt) and self._halting.halt(decision.reason):
                 self._log.emit("halted", reason=decision.reason)
-            if self.hear_waiting is not None:
-                await self.hear_waiting()
-            result = None if chain.is_cancelled else turned.result
-            if result is None or self._halting.is_halted or not isinstance(decision, Prompt):
-                return await self._end(chain, result)
-            most = self._rules.max_turns_per_task
-            if chain.exchanges >= most:
-                return await self._end(chain, failure_of_too_many_turns(chain, most))
-            if isinstance(result, Failure) and chain.conversation is not None:
-                await self._conversations.rewind(chain.conversation)
-            chain.go_on(decision.text)
+            if self.hear_waiting is not None and (hearing := self.hear_waiting()) is not None:
+                await hearing
+            if chain.is_cancelled:
+                result = None
+            last = self._last_result(chain, result, decision)
+            if not isinstance(last, Prompt):
+                return await self._end(chain, last)
+            chain.go_on(last.text)
 
-    async def _turn(self, chain: Chain) -> Turned:
-        """One attempt at a turn, and what `handle_response` makes of it."""
-        started = self._clock.monotonic()
-        seconds = self._limit_of(chain)
-        try:
-            with self._limits.turn(chain.work.number, seconds) as limit:
-                if chain.is_cancelled:
-                    limit.interrupt()
-                turned = await self._attempt(chain, started)
-        except USER_ERRORS as error:
-            raise_if_cancelled()
-            turned = Turned(failure_of_raised(chain, error, self._since(started)))
-        if limit.is_interrupted:
-            return Turned(failure_of_interrupt(chain, self._since(started)))
-        if limit.has_expired:
-            return Turned(failure_of_timeout(chain, seconds, self._since(started)))
-        return turned
-
-    async def _attempt(self, chain: Chain, started: float) -> Turned:
-        work = chain.work
-        if chain.conversation is None:
-            options = await self._options_for(work)
-            chain.conversation = await self._conversations.open(work, options)
-        if chain.pending is None:
-            chain.conversation.begin_turn()
-            stop = await self._look_before(chain)
-            if stop is not None:
-                return Turned(stop)
-        self._log.emit(
-            "prompt.start",
-            task=work.id,
-            turn=chain.number,
-            attempt=chain.attempt,
-            session=work.session,
-        )
-        error = await self._asking.ask(chain)
-        if error is not None:
-            return Turned(failure_of_event(chain, error, self._since(started)))
-        return await self._respond(chain, answer_of(chain, self._since(started)))
-
-    async def _look_before(self, chain: Chain) -> Failure | Skip | Halt | None:
-        """Have the agent see what is about to be asked; what stops it."""
-        decided = None
-        if self._callbacks.is_overridden("pre_turn"):
-            try:
-                decided = await self._callbacks.call("pre_turn", chain.turn(), chain.prompt)
-            except USER_ERRORS as error:
-                raise_if_cancelled()
-                return failure_of_callback(chain, error, 0.0)
-        if isinstance(decided, Skip | Halt):
-            return decided
-        chain.pending = chain.prompt if decided is None else decided
-        return None
-
-    async def _respond(self, chain: Chain, answer: Answer) -> Turned:
-        if not self._callbacks.is_overridden("handle_response"):
-            return Turned(answer)
-        try:
-            response = response_of(chain, answer)
-            decision = await self._callbacks.call("handle_response", chain.turn(), response)
-        except USER_ERRORS as error:
-            raise_if_cancelled()
-            failure = failure_of_callback(chain, error, answer.duration_ms)
-            return Turned(failure, is_decided=True)
-        return Turned(answer, decision, is_decided=True)
-
-    async def _conclude(self, chain: Chain, turned: Turned) -> Prompt | Halt | None:
-        """What follows a turn that has ended for good; raises only cancellation."""
-        result = turned.result
-        if isinstance(result, Halt):
+    def _last_result(
+        self, chain: Chain, result: Result, decision: Prompt | Halt | None
+    ) -> Result | Prompt:
+        """What the task ends with, or the prompt that it goes on with."""
+        if result is None or not isinstance(decision, Prompt):
             return result
-        if not isinstance(result, Answer | Failure):
-            return None
+        most = self._rules.max_turns_per_task
+        if max(chain.exchanges, chain.number) >= most:
+            return failure_of_too_many_turns(chain, most)
+        if isinstance(result, Failure) and chain.conversation is not None:
+            chain.conversation.rewind()
+        return decision
+
+    def _note(self, chain: Chain, result: Answer | Failure) -> None:
+        """The turn has ended for good."""
         chain.concluded = result
-        self._tell(chain, result)
+        if self._log.is_watched:
+            self._tell(chain, result)
+
+    async def _consult(self, chain: Chain, turned: Turned) -> Prompt | Halt | None:
+        """Have the agent decide on a failure, and look back on the turn; raises cancellation."""
+        decision, result, worker = turned.decision, turned.result, self._callbacks.agent.worker
         asks = isinstance(result, Failure) and not turned.is_decided
-        asks = asks and self._callbacks.is_overridden("handle_error")
-        decision = turned.decision
-        if not asks and not self._callbacks.is_overridden("post_turn"):
-            return decision
-        worker = self._callbacks.agent.worker
-        seen: Any
+        seen: Response | TaskFailed
         if isinstance(result, Failure):
-            seen = error_of(chain, result, worker)
+            seen = error_of(chain, result, turned.exception, worker)
         else:
+            assert isinstance(result, Answer)
             seen = response_of(chain, result)
         seconds = self._rules.turn_timeout
         try:
@@ -277,26 +212,33 @@ class ChainRuns:
         return decision
 
     async def _end(self, chain: Chain, result: Result) -> Outcome:
-        conversation = chain.conversation
-        is_completed = isinstance(result, Answer)
+        conversation, is_recorded = chain.conversation, isinstance(result, Answer)
         added = None
-        if conversation is not None:
-            if is_completed and conversation.name is not None:
-                added = conversation.added()
-            await self._conversations.leave(conversation, is_recorded=is_completed)
-        return _outcome(
-            chain,
-            result,
-            conversation=added,
-            snapshot=await self.snapshot(),
-        )
+        if conversation is not None and is_recorded and conversation.name is not None:
+            added = conversation.added()
+        chain.outcome = outcome = _outcome(chain, result, conversation=added)
+        if conversation is not None and not conversation.ends_by_itself:
+            await self._leave(chain, is_recorded=is_recorded)
+        if not self._has_snapshots:
+            return outcome
+        snapshot = await self.snapshot(chain.work.number)
+        return msgspec.structs.replace(outcome, snapshot=snapshot)
 
-    async def snapshot(self) -> str | None:
-        """The agent's state as JSON, where it gives one; a bad one is logged."""
-        if not self._callbacks.is_overridden("snapshot"):
+    async def _leave(self, chain: Chain, *, is_recorded: bool) -> None:
+        conversation, chain.conversation = chain.conversation, None
+        if conversation is not None:
+            await self._conversations.leave(conversation, is_recorded=is_recorded)
+
+    async def snapshot(self, number: int) -> str | None:
+        """The agent's state as JSON, where it gives one; a bad one is logged.
+
+        `number` is that of the task or the notice after which it is taken.
+        """
+        if not self._has_snapshots:
             return None
         try:
-            return snapshot_json(await self._callbacks.call("snapshot"))
+            with self._limits.callbacks(number, self._rules.turn_timeout):
+                return snapshot_json(await self._callbacks.call("snapshot"))
         except USER_ERRORS:
             raise_if_cancelled()
             worker = self._callbacks.agent.worker
@@ -313,22 +255,21 @@ class ChainRuns:
 
     async def _pause(self, chain: Chain, failure: Failure) -> Outcome:
         """Report a failure, and keep what another attempt goes on with."""
-        self._tell(chain, failure)
+        if self._log.is_watched:
+            self._tell(chain, failure)
         conversation = chain.conversation
         if conversation is not None and self._conversations.is_shared(conversation):
-            await self._conversations.rewind(conversation)
-            chain.begin_again()
+            conversation.rewind()
+            chain.leave_conversation()
         if chain.has_begun or (conversation is not None and conversation.name):
             self._paused[chain.work.number] = chain
             if len(self._paused) > MOST_PAUSED:
                 await self.forget(next(iter(self._paused)))
-        elif conversation is not None:
-            await self._conversations.leave(conversation, is_recorded=False)
+        else:
+            await self._leave(chain, is_recorded=False)
         return _outcome(chain, failure)
 
     def _tell(self, chain: Chain, result: Answer | Failure) -> None:
-        if not self._log.is_watched:
-            return
         about: dict[str, Any] = {
             "task": chain.work.id,
             "turn": chain.number,
@@ -355,15 +296,10 @@ class ChainRuns:
             **about,
         )
 
-    def _limit_of(self, chain: Chain) -> float:
-        timeout = chain.work.timeout
-        return self._rules.turn_timeout if timeout is None else timeout
 
-    def _since(self, started: float) -> float:
-        return round((self._clock.monotonic() - started) * 1000, 3)
-
-
-def _outcome(chain: Chain, result: Result, **others: Any) -> Outcome:
+def _outcome(
+    chain: Chain, result: Result, conversation: records.Conversation | None = None
+) -> Outcome:
     usage, cost_usd = chain.take_consumption()
     return Outcome(
         chain.work.number,
@@ -374,6 +310,6 @@ def _outcome(chain: Chain, result: Result, **others: Any) -> Outcome:
         turns=chain.exchanges,
         is_returned=isinstance(result, Halt),
         skipped=result.reason if isinstance(result, Skip) else None,
+        conversation=conversation,
         asked=chain.asked,
-        **others,
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from itertools import accumulate
 from typing import Any, Literal
 
 import msgspec
@@ -14,6 +14,7 @@ import uuid_utils
 from raypool import records
 from raypool.agent import SessionOptions
 from raypool.backends.base import Backend, Session
+from raypool.backends.dialogue import as_messages, has_tool_results
 from raypool.callbacks import USER_ERRORS, raise_if_cancelled
 from raypool.clock import Clock
 from raypool.messages import Assignment
@@ -29,6 +30,7 @@ Messages = list[dict[str, Any]]
 CLOSE_SECONDS = 5.0
 MOST_RESTING = 512
 REST_SECONDS = 300.0
+NOTHING_TO_CLOSE = (Session.close, Backend.close)
 
 
 class Conversation:
@@ -43,44 +45,65 @@ class Conversation:
         rests_since: when its last task ended, on the monotonic clock.
         turn_begins_at: how many messages were there before the turn.
         is_shortened: older turns were dropped in this task.
+        is_rewritten: its messages are others than the session's, which must be opened again.
+        keeps_own_record: the session keeps no messages.
+        must_close: its session has something to close.
+        is_tasks_own: it ends with its task.
     """
 
+    __slots__ = (
+        "_begins_at",
+        "_own_record",
+        "id",
+        "is_rewritten",
+        "is_shortened",
+        "is_tasks_own",
+        "keeps_own_record",
+        "must_close",
+        "name",
+        "options",
+        "rests_since",
+        "session",
+        "turn_begins_at",
+        "turns",
+    )
+
     def __init__(self, session: Session, options: SessionOptions, name: str | None) -> None:
-        self.session = session
-        self.options = options
         self.name = name
         self.id = name or getattr(session, "id", None) or str(uuid_utils.uuid7())
         self.turns = 0
         self.rests_since = 0.0
-        self._own_record: Messages = list(options.messages)
-        self._begins_at = len(options.messages)
-        self.turn_begins_at = self._begins_at
+        self.turn_begins_at = self._begins_at = len(options.messages)
         self.is_shortened = False
+        self.is_tasks_own = False
+        self.go_on_in(session, options)
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether nothing needs to be done when its task ends."""
+        return self.is_tasks_own and not self.must_close
 
     @property
     def messages(self) -> Messages:
         """All messages so far."""
-        kept: Messages | None = getattr(self.session, "messages", None)
-        return self._own_record if kept is None else kept
+        if self.keeps_own_record or self.is_rewritten:
+            return self._own_record
+        kept: Messages = self.session.messages or []
+        return kept
 
     def remember(self, prompt: Content, text: str) -> None:
         """Note an exchange, for a session that keeps no messages."""
-        self._own_record += _as_messages(prompt)
+        self._own_record += as_messages(prompt)
         self._own_record.append({"role": "assistant", "content": text})
 
     def begin_task(self) -> None:
         """What is said from now on is a new task's."""
-        self._begins_at = len(self.messages)
+        self.turn_begins_at = self._begins_at = len(self.messages)
         self.is_shortened = False
 
     def begin_turn(self) -> None:
         """What is said from now on is a new turn's."""
         self.turn_begins_at = len(self.messages)
-
-    def note_dropped(self, count: int) -> None:
-        """The oldest `count` messages are gone."""
-        self.is_shortened = True
-        self.turn_begins_at = max(0, self.turn_begins_at - count)
 
     @property
     def has_grown(self) -> bool:
@@ -93,11 +116,37 @@ class Conversation:
         messages = self.messages if self.is_shortened else self.messages[self._begins_at :]
         return records.Conversation(self.name, list(messages), self.is_shortened)
 
-    def replace(self, session: Session, options: SessionOptions) -> None:
+    def rewind(self) -> None:
+        """Forget what the turn has said so far."""
+        if len(self.messages) > self.turn_begins_at:
+            self._rewrite(self.messages[: self.turn_begins_at])
+
+    def shorten(self) -> int:
+        """Drop the older half of what was said before the turn; how many messages.
+
+        What the turn itself has said stays, as the results of tools need their calls.
+        """
+        older, current = self.messages[: self.turn_begins_at], self.messages[self.turn_begins_at :]
+        kept = shortened(older)
+        dropped = len(older) - len(kept)
+        if dropped:
+            self._rewrite([*kept, *current])
+            self.turn_begins_at = len(kept)
+            self.is_shortened = True
+        return dropped
+
+    def go_on_in(self, session: Session, options: SessionOptions) -> None:
         """Go on in another session, with the messages that it was started with."""
         self.session = session
         self.options = options
-        self._own_record = list(options.messages)
+        self._own_record: Messages = list(options.messages)
+        self.keeps_own_record = getattr(session, "messages", None) is None
+        self.must_close = _must_close(session)
+        self.is_rewritten = False
+
+    def _rewrite(self, messages: Messages) -> None:
+        self._own_record = messages
+        self.is_rewritten = True
 
 
 class Conversations:
@@ -134,7 +183,11 @@ class Conversations:
         if work.session is not None:
             return await self._open_named(work, work.session, options)
         if self._memory == "task":
-            return Conversation(await self._start(options), options, None)
+            started: Any = self._backend.start(options)
+            session = await started if hasattr(started, "__await__") else started
+            conversation = Conversation(session, options, None)
+            conversation.is_tasks_own = True
+            return conversation
         self._shared = await self._fitting(self._shared, options)
         self._shared.begin_task()
         return self._shared
@@ -147,7 +200,7 @@ class Conversations:
         """The task has ended; what it added to a named session is recorded, or is to be undone."""
         if conversation is self._shared:
             if not is_recorded:
-                await self.rewind(conversation)
+                conversation.rewind()
         elif conversation.name is None:
             await self._close(conversation)
         elif is_recorded or not conversation.has_grown:
@@ -158,33 +211,31 @@ class Conversations:
         else:
             await self._close(conversation)
 
-    async def shorten(self, conversation: Conversation) -> bool:
-        """Drop the older half of a conversation, turn by turn; false when it has nothing."""
-        messages = conversation.messages
-        kept = shortened(messages)
-        dropped = len(messages) - len(kept)
+    def shorten(self, conversation: Conversation) -> bool:
+        """Drop the older half of a conversation, turn by turn; false when it has nothing older."""
+        dropped = conversation.shorten()
         if dropped:
-            await self._go_on_with(conversation, kept)
-            conversation.note_dropped(dropped)
+            kept = len(conversation.messages)
             self._log.emit(
-                "conversation.shortened",
-                session=conversation.name,
-                dropped=dropped,
-                kept=len(kept),
+                "conversation.shortened", session=conversation.name, dropped=dropped, kept=kept
             )
             logger.warning(
-                "a conversation was longer than the model's context: its %d oldest messages "
+                "conversation %r was longer than the model's context: its %d oldest messages "
                 "were dropped, %d are kept",
+                conversation.id,
                 dropped,
-                len(kept),
+                kept,
             )
         return dropped > 0
 
-    async def rewind(self, conversation: Conversation) -> None:
-        """Forget what a turn that failed has said so far."""
-        begins_at = conversation.turn_begins_at
-        if len(conversation.messages) > begins_at:
-            await self._go_on_with(conversation, conversation.messages[:begins_at])
+    async def open_again(self, conversation: Conversation) -> None:
+        """Have the backend know a conversation as it was rewritten; raises what it raises."""
+        options = msgspec.structs.replace(
+            conversation.options, messages=list(conversation.messages)
+        )
+        session = await self._start(options)
+        await self._close(conversation)
+        conversation.go_on_in(session, options)
 
     async def close_rested(self) -> None:
         """Close the named conversations that have rested too long, or are too many."""
@@ -231,12 +282,6 @@ class Conversations:
         await self._close(conversation)
         return again
 
-    async def _go_on_with(self, conversation: Conversation, messages: Messages) -> None:
-        options = msgspec.structs.replace(conversation.options, messages=messages)
-        session = await self._start(options)
-        await self._close(conversation)
-        conversation.replace(session, options)
-
     async def _start(self, options: SessionOptions) -> Session:
         session: Session = await settled(self._backend.start(options))
         return session
@@ -247,20 +292,24 @@ class Conversations:
 
 async def close_quietly(opened: Session | Backend, watchdog: Watchdog) -> None:
     """Close what the backend opened; that it cannot be closed changes no outcome."""
-    close = getattr(opened, "close", None)
-    if close is None:
+    if not _must_close(opened):
         return
     try:
         with watchdog.limit(CLOSE_SECONDS):
-            await settled(close())
+            await settled(opened.close())
     except USER_ERRORS:
         raise_if_cancelled()
         logger.exception("%s could not be closed", type(opened).__name__)
 
 
+def _must_close(opened: Session | Backend) -> bool:
+    close = getattr(opened, "close", None)
+    return close is not None and getattr(close, "__func__", None) not in NOTHING_TO_CLOSE
+
+
 async def settled(value: Any) -> Any:
     """A user's backend may write `def` where the contract has `async def`."""
-    return await value if inspect.isawaitable(value) else value
+    return await value if hasattr(value, "__await__") else value
 
 
 def shortened(messages: Messages) -> Messages:
@@ -269,27 +318,14 @@ def shortened(messages: Messages) -> Messages:
     A turn begins with a message of the user's that is not the result of a tool; the last
     turn is never dropped in part. Empty when the whole is one turn.
     """
-    if not messages:
-        return []
     sizes = [len(msgspec.json.encode(message)) for message in messages]
     half = sum(sizes) / 2
-    starts = [place for place, message in enumerate(messages) if _begins_turn(message)]
-    dropped = 0
-    for place, size in enumerate(sizes):
-        if place in starts and dropped >= half:
-            return messages[place:]
-        dropped += size
-    later = [start for start in starts if start > 0]
-    return messages[later[-1] :] if later else []
-
-
-def _begins_turn(message: dict[str, Any]) -> bool:
-    content = message["content"]
-    is_result = isinstance(content, list) and any(
-        block.get("type") == "tool_result" for block in content
-    )
-    return message["role"] == "user" and not is_result
-
-
-def _as_messages(prompt: Content) -> Messages:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    starts = [
+        place
+        for place, message in enumerate(messages)
+        if place and message["role"] == "user" and not has_tool_results(message)
+    ]
+    dropped = list(accumulate(sizes, initial=0))
+    enough = [start for start in starts if dropped[start] >= half]
+    kept_from = enough[0] if enough else max(starts, default=len(messages))
+    return messages[kept_from:]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from raypool.agent import AgentStart
 from raypool.mailbox import Letter, Mailbox, Parcel, Wish
 from raypool.messages import Assignment, Notice, Outcome
 from raypool.outbox import Envelope, Outbox
-from raypool.turns import TurnEngine
+from raypool.turns import FAREWELL_SECONDS, TurnEngine
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ class AgentHost:
         engine: the agent's.
         slots: how many turns run at once.
         give_up: ends the process; called when a turn or a callback still runs
-            `stuck_seconds` after it was interrupted, with its outcome reported.
+            `stuck_seconds` after it was interrupted, with its outcome reported, or when
+            something of the user's keeps the host from stopping.
         stuck_seconds: how long an interrupt may take.
     """
 
@@ -61,18 +62,20 @@ class AgentHost:
         self._loop.set_default_executor(
             ThreadPoolExecutor(slots * BLOCKING_CALLS_PER_SLOT, thread_name_prefix="raypool-call")
         )
-        self._mailbox = Mailbox()
+        self._mailbox = Mailbox(lambda: bool(self._running))
         self._outbox = Outbox(self._loop)
         self._running: dict[int, Letter | Parcel] = {}
-        self._heard: dict[int, Letter] = {}
+        self._unanswered: dict[int, Letter] = {}
         self._quiet = asyncio.Event()
         self._unwanted: set[int] = set()
         self._slot_tasks: list[asyncio.Task[None]] = []
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._finished = 0
-        self._recently_ended: deque[int] = deque(maxlen=OUTCOMES_UNDER_WAY)
+        self._ended: dict[int, None] = {}
         self._progress = threading.Condition()
         self._posting = threading.Lock()
         self._is_stopping = False
+        self._must_have_ended = math.inf
         self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._live, name="raypool-agent", daemon=True)
         engine.halting.on_halt = self._shut
@@ -152,6 +155,7 @@ class AgentHost:
 
     def stop(self, grace: float, reason: str = "the pool has stopped") -> None:
         """Start nothing new, interrupt what runs after `grace` seconds, and end the agent."""
+        self._must_have_ended = time.monotonic() + grace + FAREWELL_SECONDS + self._stuck_seconds
         with self._posting:
             self._is_stopping = True
         if self._loop.is_closed():
@@ -184,8 +188,7 @@ class AgentHost:
         self._slot_tasks = [asyncio.create_task(self._slot()) for _ in range(self._slots)]
 
     async def _end(self, grace: float, reason: str) -> None:
-        for letter in self._mailbox.clear():
-            letter.outcome.set_result(Outcome(letter.notice.number))
+        self._mailbox.clear()
         if self._running:
             self._quiet.clear()
             with suppress(TimeoutError):
@@ -193,6 +196,8 @@ class AgentHost:
         for task in self._slot_tasks:
             task.cancel()
         await asyncio.gather(*self._slot_tasks, return_exceptions=True)
+        for letter in list(self._unanswered.values()):
+            self._answer(letter, Outcome(letter.notice.number))
         self._outbox.close()
         await self._engine.end(reason)
 
@@ -203,14 +208,19 @@ class AgentHost:
         for work in assignments:
             parcel = Parcel(work, envelope)
             if self._mailbox.is_shut:
-                self._report(parcel, Outcome(work.number, is_returned=True))
+                self._hand_back(parcel)
             else:
                 self._mailbox.put(parcel)
 
     def _shut(self) -> None:
         """Hand back what has not started, since the agent has halted."""
         for parcel in self._mailbox.shut():
-            self._report(parcel, Outcome(parcel.work.number, is_returned=True))
+            self._hand_back(parcel)
+
+    def _hand_back(self, parcel: Parcel) -> None:
+        """Return a task; the first one tells why, or it would be sent here again."""
+        halt = self._engine.halting.take_report()
+        self._report(parcel, Outcome(parcel.work.number, is_returned=True, halt=halt))
 
     def _open(self) -> bool:
         was_reported = self._engine.resume()
@@ -218,17 +228,20 @@ class AgentHost:
         return was_reported
 
     def _cancel(self, numbers: list[int]) -> list[int]:
-        ended = set(self._recently_ended)
         dropped = []
         for number in numbers:
             if number in self._running:
                 self._engine.cancel(number)
-            elif self._engine.is_paused(number):
-                self._loop.create_task(self._engine.forget(number))
-            elif number not in ended:
+            elif number not in self._ended:
                 self._unwanted.add(number)
+                self._forget(number)
                 dropped.append(number)
         return dropped
+
+    def _forget(self, number: int) -> None:
+        forgetting = self._loop.create_task(self._engine.forget(number))
+        self._forgetting.add(forgetting)
+        forgetting.add_done_callback(self._forgetting.discard)
 
     async def _slot(self) -> None:
         while not self._is_stopping:
@@ -259,31 +272,35 @@ class AgentHost:
         self._outbox.put(parcel.envelope, outcome)
         with self._progress:
             self._finished += 1
-            self._recently_ended.append(outcome.number)
             self._progress.notify_all()
+        if not _may_come_again(outcome):
+            self._ended[outcome.number] = None
+            if len(self._ended) > OUTCOMES_UNDER_WAY:
+                del self._ended[next(iter(self._ended))]
 
     # Notices
 
     def _receive(self, letter: Letter) -> None:
+        self._unanswered[letter.notice.number] = letter
         self._mailbox.put(letter)
         self._engine.log.emit("event.received", queued=self._mailbox.letters)
 
     async def _hear(self, letter: Letter) -> None:
-        self._heard[letter.notice.number] = letter
-        try:
-            heard = await self._engine.hear(letter.notice)
-        finally:
-            del self._heard[letter.notice.number]
+        heard = await self._engine.hear(letter.notice)
         if isinstance(heard, Outcome):
             self._answer(letter, heard)
         else:
             self._mailbox.put(Wish(letter, heard))
 
-    async def _hear_waiting(self) -> None:
+    def _hear_waiting(self) -> Awaitable[None] | None:
+        return self._hear_all() if self._mailbox.letters else None
+
+    async def _hear_all(self) -> None:
         while (letter := self._mailbox.next_letter()) is not None:
             await self._hear(letter)
 
     def _answer(self, letter: Letter, outcome: Outcome) -> None:
+        self._unanswered.pop(letter.notice.number, None)
         if not letter.outcome.done():
             letter.outcome.set_result(outcome)
 
@@ -296,6 +313,10 @@ class AgentHost:
             if stuck:
                 self._leave_behind(stuck)
                 return
+            if time.monotonic() > self._must_have_ended:
+                logger.error("the agent or its backend does not end; the worker's process does")
+                self._give_up()
+                return
 
     def _leave_behind(self, stuck: list[int]) -> None:
         logger.error(
@@ -304,7 +325,7 @@ class AgentHost:
             self._stuck_seconds,
         )
         for number in stuck:
-            item = self._running.get(number) or self._heard.get(number)
+            item = self._running.get(number) or self._unanswered.get(number)
             outcome = self._engine.lost(number)
             if isinstance(item, Parcel):
                 self._outbox.give_up(item.envelope, [outcome])
@@ -312,3 +333,11 @@ class AgentHost:
                 self._answer(item, outcome)
         time.sleep(LAST_WORDS_SECONDS)
         self._give_up()
+
+
+def _may_come_again(outcome: Outcome) -> bool:
+    """Whether the task may be sent here once more."""
+    failure = outcome.failure
+    return outcome.is_returned or (
+        failure is not None and failure.verdict in ("refused", "transient")
+    )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from raypool.watchdog import Limit, Watchdog
 
@@ -20,25 +18,13 @@ class Limits:
         self._turns: dict[int, Limit] = {}
         self._callbacks: dict[int, Limit] = {}
 
-    @contextmanager
-    def turn(self, number: int, seconds: float) -> Iterator[Limit]:
-        """Run a turn under a limit; raises `TimeoutError` when it was cut short."""
-        with self._watchdog.limit(seconds) as limit:
-            self._turns[number] = limit
-            try:
-                yield limit
-            finally:
-                del self._turns[number]
+    def turn(self, number: int, seconds: float) -> Limit:
+        """A limit for a turn; raises `TimeoutError` when the turn was cut short."""
+        return self._watchdog.limit(seconds, self._turns, number)
 
-    @contextmanager
-    def callbacks(self, number: int, seconds: float) -> Iterator[Limit]:
-        """Run callbacks under a limit; raises `TimeoutError` when it was cut short."""
-        with self._watchdog.limit(seconds) as limit:
-            self._callbacks[number] = limit
-            try:
-                yield limit
-            finally:
-                del self._callbacks[number]
+    def callbacks(self, number: int, seconds: float) -> Limit:
+        """A limit for callbacks; raises `TimeoutError` when they were cut short."""
+        return self._watchdog.limit(seconds, self._callbacks, number)
 
     def interrupt(self, number: int | None = None) -> int:
         """Interrupt the running turn of a task, or of all; how many."""
@@ -49,16 +35,16 @@ class Limits:
         return len(running)
 
     def is_interrupted(self, number: int) -> bool:
-        """Whether the task's running turn was interrupted."""
+        """Whether the task's running turn was interrupted, or is to be."""
         limit = self._turns.get(number)
-        return limit is not None and limit.is_interrupted
+        return limit is not None and (limit.is_interrupted or limit.is_marked)
 
     def mark_interrupted(self, number: int | None = None) -> None:
         """Note that turns are to end now, whatever the event loop does; from any thread."""
         now = time.monotonic()
         for running, limit in self._turns.copy().items():
             if number in (None, running):
-                limit.cut_at = min(limit.cut_at, now)
+                limit.mark_interrupted(now)
 
     def overdue(self, grace: float) -> list[int]:
         """What still runs `grace` seconds after it was cut short; from any thread."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple, TypeAlias
 
@@ -39,10 +40,15 @@ Item: TypeAlias = Letter | Wish | Parcel
 class Mailbox:
     """Gives each slot what comes first: what notices have led to, then notices, then tasks.
 
-    While it is shut, only notices come out. Belongs to one event loop.
+    While it is shut, only notices come out; while a turn runs in another slot, none do: they
+    are heard at its end. Belongs to one event loop.
+
+    Args:
+        is_busy: whether a turn runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_busy: Callable[[], bool]) -> None:
+        self._is_busy = is_busy
         self._wishes: deque[Wish] = deque()
         self._letters: deque[Letter] = deque()
         self._parcels: deque[Parcel] = deque()
@@ -93,18 +99,16 @@ class Mailbox:
         for _ in range(len(self._slots)):
             self._wake()
 
-    def clear(self) -> list[Letter]:
-        """Forget everything; returns the notices whose outcome is awaited."""
-        letters = [*(wish.letter for wish in self._wishes), *self._letters]
+    def clear(self) -> None:
+        """Forget everything."""
         self._wishes.clear()
         self._letters.clear()
         self._parcels.clear()
-        return letters
 
     def _next(self) -> Item | None:
         if self._wishes and not self.is_shut:
             return self._wishes.popleft()
-        if self._letters:
+        if self._letters and not self._is_busy():
             return self._letters.popleft()
         if self._parcels and not self.is_shut:
             return self._parcels.popleft()

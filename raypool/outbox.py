@@ -55,7 +55,8 @@ class Outbox:
     An outcome travels with any open envelope of the worker, whichever brought its
     task: the first at once, then at most 5 ms apart. So a batch holds whatever ended
     in the meantime, and there are few of them. Text that a task streams lingers for 50 ms,
-    unless an outcome takes it along. Belongs to one event loop.
+    unless an outcome takes it along. An envelope that does not stream carries its own
+    outcomes alone. Belongs to one event loop.
     """
 
     def __init__(self, loop: Timer) -> None:
@@ -80,13 +81,17 @@ class Outbox:
 
     def put(self, envelope: Envelope, outcome: Outcome) -> None:
         """Take the outcome of a task that `envelope` brought."""
-        self._outcomes.append(outcome)
         envelope.left -= 1
+        if envelope.streams:
+            self._outcomes.append(outcome)
+        else:
+            envelope.put(Batch([outcome]))
         if envelope.left == 0:
-            self._hand_to(envelope)
+            if envelope.streams:
+                self._hand_to(envelope)
             self._open.pop(envelope, None)
             envelope.end()
-        elif not self._flush_is_due:
+        elif envelope.streams and not self._flush_is_due:
             self._schedule_flush()
 
     def put_text(self, number: int, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import traceback
 from typing import Any, cast
 
@@ -46,14 +45,13 @@ def answer_of(chain: Chain, duration_ms: float) -> Answer:
     """The answer that the chain's turn has come to."""
     result, conversation = chain.result, chain.conversation
     assert result is not None
-    is_plain = all(isinstance(event, (TextEvent, ResultEvent)) for event in chain.events)
     return Answer(
         text=chain.text,
         duration_ms=duration_ms,
         model=result.model,
         stop_reason=result.stop_reason,
         session_id=conversation.id if conversation else None,
-        events=None if is_plain and chain.exchanges_of_turn == 1 else _joined(chain.events),
+        events=None if chain.is_plain else _joined(chain.events),
         parsed=_pickled_parsed(chain),
     )
 
@@ -90,13 +88,12 @@ def failure_of_event(chain: Chain, event: ErrorEvent, duration_ms: float) -> Fai
     )
 
 
-def failure_of_raised(chain: Chain, error: BaseException, duration_ms: float) -> Failure:
-    """The failure of a turn whose backend raised what it should have yielded."""
+def event_of_raised(error: BaseException) -> ErrorEvent:
+    """The event that a backend should have yielded instead of raising."""
     try:
-        event = error_event(error)
+        return error_event(error)
     except Exception:  # noqa: BLE001 - its own fields or text raise
-        event = ErrorEvent("transient", type(error).__name__, _message(error), exception=error)
-    return failure_of_event(chain, event, duration_ms)
+        return ErrorEvent("transient", type(error).__name__, _message(error), exception=error)
 
 
 def failure_of_callback(chain: Chain, error: BaseException, duration_ms: float) -> Failure:
@@ -132,15 +129,16 @@ def failure_of_too_many_turns(chain: Chain, limit: int) -> Failure:
     """The failure of a task whose agent asks without end."""
     message = (
         f"the agent asked for another turn after max_turns_per_task={limit}; let handle_response "
-        "return None or Halt(…) at some point, or raise the limit on the pool"
+        "and handle_error return None or Halt(…) at some point, or raise the limit on the pool"
     )
     return Failure("TaskFailed", "invalid", TOO_MANY_TURNS, message, turn=chain.number)
 
 
-def error_of(chain: Chain, failure: Failure, worker: str) -> TaskFailed:
+def error_of(
+    chain: Chain, failure: Failure, exception: BaseException | None, worker: str
+) -> TaskFailed:
     """The failure as the agent sees it."""
     kind: type[TaskFailed] = getattr(errors, failure.kind)
-    exception = pickle.loads(failure.exception) if failure.exception else None  # noqa: S301 - ours
     answers = tuple(failure.answers or ())
     cause = Cause(failure.type, failure.message, failure.traceback, exception, answers)
     return kind(chain.work.id, worker, chain.attempt, cause)
@@ -175,14 +173,15 @@ def _unicode(value: Any) -> Any:
 
 
 def _joined(events: list[Event]) -> list[Event]:
-    """The events of a turn: each run of text pieces as one, and the last result alone."""
+    """The events of a turn: each exchange's runs of text as one, and the last result alone."""
     joined: list[Event] = []
+    before: Event | None = None
     for event in events[:-1]:
-        if isinstance(event, ResultEvent):
+        if isinstance(event, TextEvent) and isinstance(before, TextEvent):
+            before = joined[-1] = TextEvent(before.text + event.text)
             continue
-        if isinstance(event, TextEvent) and joined and isinstance(joined[-1], TextEvent):
-            joined[-1] = TextEvent(joined[-1].text + event.text)
-        else:
+        before = event
+        if not isinstance(event, ResultEvent):
             joined.append(event)
     return [*joined, events[-1]]
 

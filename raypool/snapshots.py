@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+NOTHING = "null"
+
 
 def snapshot_json(snapshot: object) -> str:
     """The JSON that keeps what `Agent.snapshot` returned.
@@ -33,9 +35,20 @@ def restored(restore: Callable[[Any], Any], snapshot: str) -> Any:
 
     Raises:
         pydantic.ValidationError: the snapshot is not of that model any more.
+        TypeError: the annotation names what cannot be found.
     """
-    parameter = next(iter(inspect.signature(restore).parameters), "")
-    wanted = typing.get_type_hints(restore).get(parameter)
-    if isinstance(wanted, type) and issubclass(wanted, BaseModel):
+    wanted = _annotation(restore)
+    if isinstance(wanted, type) and issubclass(wanted, BaseModel) and snapshot != NOTHING:
         return wanted.model_validate_json(snapshot)
     return json.loads(snapshot)
+
+
+def _annotation(restore: Callable[[Any], Any]) -> Any:
+    parameter = next(iter(inspect.signature(restore).parameters), "")
+    try:
+        return typing.get_type_hints(restore).get(parameter)
+    except NameError as error:
+        raise TypeError(
+            f"the annotation of restore's parameter {parameter!r} cannot be read: {error}; "
+            "import or define the model at the top of the module"
+        ) from error

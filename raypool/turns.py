@@ -11,6 +11,7 @@ import uuid_utils
 
 from raypool.agent import Agent, AgentStart, Halt, Prompt, SessionOptions
 from raypool.asking import Asking
+from raypool.attempts import Attempts
 from raypool.backends.base import Backend
 from raypool.callbacks import Callbacks
 from raypool.chain_run import ChainRuns, TurnRules
@@ -28,6 +29,7 @@ from raypool.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
+FAREWELL = -1
 FAREWELL_SECONDS = 5.0
 
 
@@ -51,7 +53,7 @@ class TurnEngine:
         halting: whether the agent takes tasks.
         limits: what runs, and for how long it may.
         log: where telemetry goes.
-        hear_waiting: awaited between the turns of a chain: notices are heard there.
+        hear_waiting: has the notices that wait heard, after each turn.
         put_text: is given the text of tasks that stream, by number, as it comes.
     """
 
@@ -75,12 +77,12 @@ class TurnEngine:
         self._conversations = Conversations(backend, rules.memory, library.conversation, clock, log)
         self._options = SessionOptions()
         self._options_by_type: dict[str, SessionOptions] = {}
-        self._runs: ChainRuns
-        self._asking: Asking
+        self._runs: ChainRuns | None = None
+        self._ended: dict[int, Outcome] = {}
         self.halting = Halting()
         self.limits = Limits()
         self.log = log
-        self.hear_waiting: Callable[[], Awaitable[None]] | None = None
+        self.hear_waiting: Callable[[], Awaitable[None] | None] | None = None
         self.put_text: Callable[[int, str], None] = _drop_text
 
     async def begin(self, start: AgentStart, snapshot: str | None = None) -> None:
@@ -105,22 +107,25 @@ class TurnEngine:
 
     async def end(self, reason: str = "the pool has stopped") -> None:
         """Let the agent say farewell, and close its conversations and the backend."""
-        try:
-            with self._watchdog.limit(FAREWELL_SECONDS):
-                await self._callbacks.call_quietly("terminate_agent", reason)
-        except TimeoutError:
-            logger.exception("terminate_agent did not end within %g s", FAREWELL_SECONDS)
-        await self._runs.close()
+        if self._runs is not None:
+            await self._say_farewell(reason)
+            await self._runs.close()
         await self._conversations.close()
         await close_quietly(self._backend, self._watchdog)
-        self._asking.close()
         self._callbacks.close()
 
     async def run(self, work: Assignment, asked: Asked | None = None) -> Outcome:
         """A task's turns, up to its outcome; raises only cancellation."""
+        assert self._runs is not None, "the engine has not begun"
         outcome = await self._runs.run(work, asked)
-        await self._finish_run()
-        return sendable(self._with_halt(outcome))
+        if self.halting.is_halted:
+            self._ended[work.number] = outcome
+            try:
+                await self._finish_run(work.number)
+            finally:
+                del self._ended[work.number]
+            outcome = self._with_halt(outcome)
+        return sendable(outcome)
 
     async def ask(self, notice: Notice, prompt: Prompt, role: str) -> Outcome:
         """The turns that the agent asked for when it heard a notice: a task of its own."""
@@ -130,35 +135,32 @@ class TurnEngine:
 
     async def hear(self, notice: Notice) -> Prompt | Outcome:
         """Have the agent handle an event: what it wants to ask, or that it is dealt with."""
-        decision = None
-        try:
-            with self.limits.callbacks(notice.number, self._rules.turn_timeout):
-                decision = await self._callbacks.call_quietly("handle_event", notice.event)
-        except TimeoutError:
-            logger.exception("handle_event did not end within %g s", self._rules.turn_timeout)
+        assert self._runs is not None, "the engine has not begun"
+        decision = await self._call_within(
+            self._rules.turn_timeout, notice.number, "handle_event", notice.event
+        )
         if isinstance(decision, Prompt):
             return decision
         if isinstance(decision, Halt) and self.halting.halt(decision.reason):
             self.log.emit("halted", reason=decision.reason)
-            await self._finish_run()
-        snapshot = await self._runs.snapshot()
+            await self._finish_run(notice.number)
+        snapshot = await self._runs.snapshot(notice.number)
         return sendable(self._with_halt(Outcome(notice.number, snapshot=snapshot)))
 
     def cancel(self, number: int) -> None:
         """Interrupt a task whose answer nobody wants any more."""
+        assert self._runs is not None, "the engine has not begun"
         self._runs.cancel(number)
-
-    def is_paused(self, number: int) -> bool:
-        """Whether something is kept of a task that waits for another attempt."""
-        return self._runs.is_paused(number)
 
     async def forget(self, number: int) -> None:
         """Drop what is kept of a task that waits for another attempt."""
+        assert self._runs is not None, "the engine has not begun"
         await self._runs.forget(number)
 
     def lost(self, number: int) -> Outcome:
         """What is reported of a task that could not be interrupted; from any thread."""
-        return self._runs.lost(number)
+        assert self._runs is not None, "the engine has not begun"
+        return self._ended.get(number) or self._runs.lost(number)
 
     def resume(self) -> bool:
         """Take tasks again after a halt; whether an outcome has told of that halt."""
@@ -173,7 +175,7 @@ class TurnEngine:
         if options.output_type is not None:
             OutputType.of(options.output_type)
         self._options = msgspec.structs.replace(options, tools=tools.tools)
-        self._asking = Asking(
+        asking = Asking(
             self._callbacks,
             tools,
             self._conversations,
@@ -182,15 +184,24 @@ class TurnEngine:
             log=self.log,
             put_text=self.put_text,
         )
+        attempts = Attempts(
+            self._callbacks,
+            asking,
+            self._conversations,
+            options=self._options,
+            options_for=self._options_for,
+            turn_timeout=self._rules.turn_timeout,
+            limits=self.limits,
+            clock=self._clock,
+            log=self.log,
+        )
         self._runs = ChainRuns(
             self._callbacks,
-            self._asking,
+            attempts,
             self._conversations,
-            self._options_for,
             self._rules,
             limits=self.limits,
             halting=self.halting,
-            clock=self._clock,
             log=self.log,
         )
         self._runs.hear_waiting = self.hear_waiting
@@ -211,10 +222,26 @@ class TurnEngine:
         reason = self.halting.take_report()
         return outcome if reason is None else msgspec.structs.replace(outcome, halt=reason)
 
-    async def _finish_run(self) -> None:
+    async def _finish_run(self, number: int) -> None:
         """Once the agent has halted and no turn of it runs."""
         if self.halting.is_halted and not self._runs and self.halting.take_post_run():
-            await self._callbacks.call_quietly("post_run")
+            await self._call_within(self._rules.turn_timeout, number, "post_run")
+
+    async def _say_farewell(self, reason: str) -> None:
+        await self._call_within(FAREWELL_SECONDS, FAREWELL, "terminate_agent", reason)
+
+    async def _call_within(self, seconds: float, number: int, name: str, *args: Any) -> Any:
+        """What a callback returns in time; what it raises is logged and changes nothing.
+
+        `number` is that of the task or the notice that it runs for.
+        """
+        try:
+            with self.limits.callbacks(number, seconds):
+                return await self._callbacks.call_quietly(name, *args)
+        except TimeoutError:
+            worker = self._callbacks.agent.worker
+            logger.exception("%s of worker %r did not end within %g s", name, worker, seconds)
+            return None
 
 
 def _drop_text(number: int, text: str) -> None:

@@ -18,9 +18,14 @@ class Watchdog:
         self._limits: dict[Limit, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def limit(self, seconds: float) -> Limit:
-        """A context that is cancelled after `seconds`, and then raises `TimeoutError`."""
-        return Limit(self, seconds)
+    def limit(
+        self, seconds: float, listed: dict[int, Limit] | None = None, number: int = 0
+    ) -> Limit:
+        """A context that is cancelled after `seconds`, and then raises `TimeoutError`.
+
+        While something runs in it, it is `listed` under its `number`.
+        """
+        return Limit(self, seconds, listed, number)
 
     def watch(self, limit: Limit) -> None:
         """Cancel `limit` at its deadline."""
@@ -55,10 +60,13 @@ class Limit:
         cut_at: when it ends, or was to be interrupted, on the monotonic clock.
         has_expired: the deadline came before the end.
         is_interrupted: somebody interrupted it before its deadline and its end.
+        is_marked: somebody wants it interrupted; the event loop may not know yet.
     """
 
     __slots__ = (
         "_cancelling",
+        "_listed",
+        "_number",
         "_seconds",
         "_task",
         "_watchdog",
@@ -66,15 +74,21 @@ class Limit:
         "deadline",
         "has_expired",
         "is_interrupted",
+        "is_marked",
     )
 
-    def __init__(self, watchdog: Watchdog, seconds: float) -> None:
+    def __init__(
+        self, watchdog: Watchdog, seconds: float, listed: dict[int, Limit] | None, number: int
+    ) -> None:
         self._watchdog = watchdog
         self._seconds = seconds
+        self._listed = listed
+        self._number = number
         self._task: asyncio.Task[object] | None = None
         self.deadline = self.cut_at = 0.0
         self.has_expired = False
         self.is_interrupted = False
+        self.is_marked = False
 
     @property
     def was_cut(self) -> bool:
@@ -89,6 +103,8 @@ class Limit:
         self.deadline = asyncio.get_running_loop().time() + self._seconds
         self.cut_at = time.monotonic() + self._seconds
         self._watchdog.watch(self)
+        if self._listed is not None:
+            self._listed[self._number] = self
         return self
 
     def __exit__(
@@ -98,6 +114,8 @@ class Limit:
         trace: TracebackType | None,
     ) -> None:
         self._watchdog.leave(self)
+        if self._listed is not None:
+            del self._listed[self._number]
         task, self._task = self._task, None
         if not self.was_cut:
             return
@@ -117,6 +135,12 @@ class Limit:
             self.is_interrupted = True
             self._watchdog.leave(self)
             self._cancel()
+
+    def mark_interrupted(self, now: float) -> None:
+        """Note that it is to end `now`, on the monotonic clock; from any thread."""
+        if not self.has_expired:
+            self.is_marked = True
+            self.cut_at = min(self.cut_at, now)
 
     def _cancel(self) -> None:
         assert self._task is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from raypool.agent import Agent, AgentStart, RoleAgent, SessionOptions, Turn, TurnTask
+from raypool.agent import Agent, AgentStart, Prompt, RoleAgent, SessionOptions, Turn, TurnTask
 from raypool.callbacks import Callbacks
 from raypool.response import Response
 
@@ -158,12 +158,12 @@ async def test_def_callback_that_returns_a_coroutine_is_awaited() -> None:
         def handle_response(self, turn: Turn, response: Response) -> Any:
             return self._decide(response)
 
-        async def _decide(self, response: Response) -> str:
+        async def _decide(self, response: Response) -> Prompt:
             await asyncio.sleep(0)
-            return response.text
+            return Prompt(response.text)
 
     async with callbacks_of(Wrapped()) as callbacks:
-        assert await callbacks.call("handle_response", TURN, RESPONSE) == "42"
+        assert await callbacks.call("handle_response", TURN, RESPONSE) == Prompt("42")
 
 
 @pytest.mark.parametrize(

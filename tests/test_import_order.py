@@ -16,7 +16,7 @@ PACKAGE = Path(raypool.__file__).parent
 LAYERS = [
     # Words
     "errors clock usage status stream watchdog window barrier config text_stream",
-    "sqlite_schema sqlite_statements unicode",
+    "sqlite_schema sqlite_statements unicode threads",
     "task events prices file_hold telemetry schemas json_text",
     "response signatures",
     "agent",
@@ -33,6 +33,7 @@ LAYERS = [
     "chain sessions roster",
     "outcomes",
     "asking",
+    "attempts",
     "chain_run",
     "turns",
     "host",
@@ -43,7 +44,7 @@ LAYERS = [
     # Actors, and what speaks to them
     "names connection",
     "worker client",
-    "link",
+    "link waiting",
     "sender crew listening",
     "replacing",
     "dispatcher",

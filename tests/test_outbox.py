@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypool.messages import Outcome
-from raypool.outbox import LINGER_SECONDS, Envelope, Outbox
+from raypool.outbox import LINGER_SECONDS, TEXT_LINGER_SECONDS, Envelope, Outbox
 
 
 class Loop:
@@ -44,8 +44,8 @@ def outbox(loop: Loop) -> Outbox:
     return Outbox(loop)
 
 
-def opened(outbox: Outbox, count: int) -> Envelope:
-    envelope = Envelope(count)
+def opened(outbox: Outbox, count: int, *, streams: bool = True) -> Envelope:
+    envelope = Envelope(count, streams=streams)
     outbox.open(envelope)
     return envelope
 
@@ -58,7 +58,7 @@ def put(outbox: Outbox, envelope: Envelope, *numbers: int) -> None:
 def delivered(envelope: Envelope) -> list[list[int]]:
     """The numbers in each batch so far; ends the envelope."""
     envelope.end()
-    return [[outcome.number for outcome in batch] for batch in envelope.batches()]
+    return [[outcome.number for outcome in batch.outcomes] for batch in envelope.batches()]
 
 
 def test_first_outcome_goes_at_once_and_the_next_wait_for_one_another(
@@ -101,20 +101,23 @@ def test_last_outcome_of_an_envelope_goes_at_once_and_ends_it(outbox: Outbox) ->
 
     put(outbox, envelope, 1, 2, 3)
 
-    assert [[outcome.number for outcome in batch] for batch in envelope.batches()] == [[1], [2, 3]]
+    assert [[outcome.number for outcome in batch.outcomes] for batch in envelope.batches()] == [
+        [1],
+        [2, 3],
+    ]
 
 
-def test_envelope_of_one_waits_for_its_task_and_carries_nothing_before(
+def test_envelope_that_does_not_stream_carries_its_own_outcome_and_nothing_else(
     outbox: Outbox, loop: Loop
 ) -> None:
-    single, many = opened(outbox, 1), opened(outbox, 2)
+    single, many = opened(outbox, 1, streams=False), opened(outbox, 3)
 
-    put(outbox, many, 1)
-    put(outbox, single, 2)
-    put(outbox, many, 3)
+    put(outbox, many, 1, 2)
+    put(outbox, single, 3)
+    put(outbox, many, 4)
 
-    assert delivered(single) == [[2]]
-    assert delivered(many) == [[1], [3]]
+    assert [[outcome.number for outcome in batch.outcomes] for batch in single.batches()] == [[3]]
+    assert delivered(many) == [[1], [2, 4]]
 
 
 def test_outcome_travels_with_whichever_envelope_is_open(outbox: Outbox, loop: Loop) -> None:
@@ -135,8 +138,69 @@ def test_closing_sends_what_there_is_and_ends_every_envelope(outbox: Outbox) -> 
     put(outbox, second, 3)
     outbox.close()
 
-    assert [[outcome.number for outcome in batch] for batch in first.batches()] == [[1], [2, 3]]
+    assert [[outcome.number for outcome in batch.outcomes] for batch in first.batches()] == [
+        [1],
+        [2, 3],
+    ]
     assert list(second.batches()) == []
+
+
+def pieces(envelope: Envelope) -> list[tuple[list[tuple[int, str]], list[int]]]:
+    """The text and the numbers of outcomes in each batch so far; ends the envelope."""
+    envelope.end()
+    return [
+        (
+            [(piece.number, piece.text) for piece in batch.pieces],
+            [outcome.number for outcome in batch.outcomes],
+        )
+        for batch in envelope.batches()
+    ]
+
+
+def test_text_lingers_and_is_joined_by_task(outbox: Outbox, loop: Loop) -> None:
+    envelope = opened(outbox, 3)
+
+    for number, text in [(1, "a"), (2, "x"), (1, "b")]:
+        outbox.put_text(number, text)
+        loop.advance(TEXT_LINGER_SECONDS / 4)
+    loop.advance(TEXT_LINGER_SECONDS)
+    outbox.put_text(1, "c")
+    loop.advance(TEXT_LINGER_SECONDS)
+
+    assert pieces(envelope) == [([(1, "ab"), (2, "x")], []), ([(1, "c")], [])]
+
+
+def test_outcome_takes_along_the_text_before_it(outbox: Outbox, loop: Loop) -> None:
+    envelope = opened(outbox, 2)
+
+    outbox.put_text(1, "forty-two")
+    put(outbox, envelope, 1)
+    loop.advance(TEXT_LINGER_SECONDS)
+
+    assert pieces(envelope) == [([(1, "forty-two")], [1])]
+
+
+def test_text_of_one_task_does_not_leave_in_the_answer_of_another(
+    outbox: Outbox, loop: Loop
+) -> None:
+    streaming, single = opened(outbox, 2), opened(outbox, 1, streams=False)
+
+    outbox.put_text(1, "so f")
+    put(outbox, single, 2)
+    put(outbox, streaming, 1)
+
+    assert pieces(single) == [([], [2])]
+    assert pieces(streaming) == [([(1, "so f")], [1])]
+
+
+def test_outcomes_of_what_is_given_up_go_with_those_that_wait(outbox: Outbox) -> None:
+    streaming, single = opened(outbox, 9), opened(outbox, 1, streams=False)
+    put(outbox, streaming, 1, 2)
+
+    outbox.give_up(single, [Outcome(3)])
+
+    batches = list(single.batches())
+    assert [outcome.number for batch in batches for outcome in batch.outcomes] == [2, 3]
 
 
 @given(
@@ -161,6 +225,6 @@ def test_every_outcome_is_delivered_once_before_the_last_envelope_ends(
         outcome.number
         for envelope in envelopes
         for batch in envelope.batches()
-        for outcome in batch
+        for outcome in batch.outcomes
     ]
     assert sorted(received) == list(range(sum(counts)))

@@ -7,98 +7,25 @@ import pickle
 import threading
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from raypool import turns
+from raypool import conversations
 from raypool.agent import Agent, AgentStart, RoleAgent, SessionOptions, Turn, TurnTask
-from raypool.backends import Backend, FunctionBackend, ScriptedBackend, Session
-from raypool.clock import Clock, FakeClock
+from raypool.backends import FunctionBackend, ScriptedBackend, Session
+from raypool.chain_run import TurnRules
+from raypool.clock import FakeClock
+from raypool.conversations import Memory
 from raypool.events import ErrorEvent, Event, ResultEvent, TextEvent, ToolUseEvent, UsageEvent
-from raypool.messages import Assignment, Failure, Outcome, decode_outcomes, encode
+from raypool.messages import decode_outcomes, encode
 from raypool.response import Response
 from raypool.task import Content
-from raypool.turns import Memory, TurnEngine
 from raypool.usage import Usage
+from tests.turns.parts import Told, ToldSession, ask, engine, failure_of, text_of
 
 pytestmark = pytest.mark.asyncio
-
-START = AgentStart(worker="crew-1", role="chemist", options={"max_tokens": 7})
-
-
-@asynccontextmanager
-async def engine(
-    backend: Any = None,
-    agent: Agent | None = None,
-    *,
-    memory: Memory = "task",
-    turn_timeout: float = 10.0,
-    clock: Clock | None = None,
-) -> AsyncIterator[TurnEngine]:
-    """An engine that has begun, and ends after the block."""
-    one = TurnEngine(
-        agent or Agent(),
-        backend or ScriptedBackend(),
-        memory=memory,
-        turn_timeout=turn_timeout,
-        clock=clock or FakeClock(),
-    )
-    await one.begin(START)
-    yield one
-    await one.end()
-
-
-def ask(number: int = 1, prompt: Content = "why?", **options: Any) -> Assignment:
-    return Assignment(number, f"task-{number}", prompt, **options)
-
-
-def text_of(outcome: Outcome) -> str:
-    assert outcome.answer is not None, outcome.failure
-    return outcome.answer.text
-
-
-def failure_of(outcome: Outcome) -> Failure:
-    assert outcome.failure is not None, outcome.answer
-    assert outcome.answer is None
-    return outcome.failure
-
-
-class Told(Backend):
-    """Plays the same events in every turn, and keeps what happened to it.
-
-    Attributes:
-        events: what each turn yields.
-        log: what was called, in order.
-    """
-
-    def __init__(self, *events: Event) -> None:
-        self.events = events or (TextEvent("42"), ResultEvent())
-        self.log: list[Any] = []
-
-    async def open(self) -> None:
-        self.log.append("open backend")
-
-    async def start(self, options: SessionOptions) -> Session:
-        self.log.append(options)
-        return ToldSession(self)
-
-    async def close(self) -> None:
-        self.log.append("close backend")
-
-
-class ToldSession(Session):
-    def __init__(self, backend: Told) -> None:
-        self._backend = backend
-
-    async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
-        self._backend.log.append(prompt)
-        for event in self._backend.events:
-            yield event
-
-    async def close(self) -> None:
-        self._backend.log.append("close session")
 
 
 async def test_answer_has_all_that_the_turn_gave() -> None:
@@ -117,10 +44,10 @@ async def test_answer_has_all_that_the_turn_gave() -> None:
     assert outcome.failure is None
     assert outcome.answer is not None
     assert outcome.answer.text == "42"
-    assert outcome.answer.usage == Usage(3, 1)
+    assert outcome.usage == Usage(3, 1)
     assert outcome.answer.duration_ms == 1500.0
     assert (outcome.answer.model, outcome.answer.stop_reason) == ("m", "max_tokens")
-    assert outcome.answer.cost_usd == 0.25
+    assert outcome.cost_usd == 0.25
     assert outcome.answer.session_id
 
 
@@ -160,7 +87,7 @@ async def test_conversation_of_a_task_is_closed_after_it() -> None:
 
 async def test_worker_with_memory_has_one_conversation_for_its_whole_life() -> None:
     backend = Told()
-    async with engine(backend, memory="worker") as one:
+    async with engine(backend, rules=TurnRules(memory="worker")) as one:
         first, second = await one.run(ask(1, "a?")), await one.run(ask(2, "b?"))
 
     assert backend.log == [
@@ -183,7 +110,7 @@ async def test_worker_with_memory_remembers_what_was_said() -> None:
         prompts.append(prompt)
         return "yes"
 
-    async with engine(FunctionBackend(answer), memory="worker") as one:
+    async with engine(FunctionBackend(answer), rules=TurnRules(memory="worker")) as one:
         await one.run(ask(1, "a?"))
         await one.run(ask(2, "b?"))
 
@@ -314,7 +241,7 @@ async def test_last_usage_event_counts_when_the_result_has_none() -> None:
         outcome = await one.run(ask())
 
     assert outcome.answer is not None
-    assert outcome.answer.usage == Usage(3, 9)
+    assert outcome.usage == Usage(3, 9)
 
 
 async def test_events_of_more_than_text_and_a_result_come_with_the_answer() -> None:
@@ -497,11 +424,11 @@ async def test_session_that_takes_for_ever_to_close_is_left(
         async def start(self, options: SessionOptions) -> Session:
             return Endless(self)
 
-    monkeypatch.setattr(turns, "CLOSE_SECONDS", 0.02)
+    monkeypatch.setattr(conversations, "CLOSE_SECONDS", 0.02)
     async with engine(Slow()) as one:
         assert text_of(await one.run(ask())) == "42"
 
-    assert caplog.messages == ["worker 'crew-1' could not close its Endless"]
+    assert caplog.messages == ["Endless could not be closed"]
 
 
 @pytest.mark.parametrize("memory", ["task", "worker"])
@@ -511,7 +438,7 @@ async def test_end_closes_all_that_can_be_closed(memory: Memory) -> None:
             raise OSError("no file")
 
     before = set(threading.enumerate())
-    async with engine(Stuck(), RoleAgent(), memory=memory) as one:
+    async with engine(Stuck(), RoleAgent(), rules=TurnRules(memory=memory)) as one:
         await one.run(ask())
         mine = set(threading.enumerate()) - before
 
@@ -557,7 +484,7 @@ async def test_exception_travels_where_it_pickles() -> None:
 
 
 async def test_turn_that_runs_into_its_timeout_fails_for_good() -> None:
-    async with engine(ScriptedBackend(latency=60.0), turn_timeout=0.02) as one:
+    async with engine(ScriptedBackend(latency=60.0), rules=TurnRules(turn_timeout=0.02)) as one:
         failure = failure_of(await one.run(ask()))
 
     assert (failure.kind, failure.verdict) == ("TurnTimeout", "invalid")
@@ -567,9 +494,9 @@ async def test_turn_that_runs_into_its_timeout_fails_for_good() -> None:
 
 async def test_timeout_of_a_task_replaces_the_pools() -> None:
     backend = ScriptedBackend(latency=0.05)
-    async with engine(backend, turn_timeout=0.02) as patient:
+    async with engine(backend, rules=TurnRules(turn_timeout=0.02)) as patient:
         assert text_of(await patient.run(ask(timeout=10.0))) == "why?"
-    async with engine(backend, turn_timeout=10.0) as hasty:
+    async with engine(backend, rules=TurnRules(turn_timeout=10.0)) as hasty:
         failure = failure_of(await hasty.run(ask(timeout=0.01)))
 
     assert "within 0.01 s" in failure.message
@@ -588,7 +515,7 @@ async def test_interrupted_turns_conversation_is_closed_and_the_next_turn_works(
             return Slow(self)
 
     backend = Stuck()
-    async with engine(backend, turn_timeout=0.02) as one:
+    async with engine(backend, rules=TurnRules(turn_timeout=0.02)) as one:
         failure_of(await one.run(ask(1, "stuck?")))
         closed = backend.log.count("close session")
         outcome = await one.run(ask(2))
@@ -609,7 +536,7 @@ async def test_timeout_counts_though_the_backend_turns_it_into_an_error_of_its_o
         async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
             yield TextEvent(await answer(prompt, SessionOptions()))
 
-    async with engine(Rude(), turn_timeout=0.02) as one:
+    async with engine(Rude(), rules=TurnRules(turn_timeout=0.02)) as one:
         failure = failure_of(await one.run(ask()))
 
     assert failure.kind == "TurnTimeout"
@@ -623,7 +550,7 @@ async def test_timeout_counts_though_the_backend_answers_all_the_same() -> None:
             yield TextEvent("42")
             yield ResultEvent()
 
-    async with engine(Rude(), turn_timeout=0.02) as one:
+    async with engine(Rude(), rules=TurnRules(turn_timeout=0.02)) as one:
         failure = failure_of(await one.run(ask()))
 
     assert failure.kind == "TurnTimeout"
@@ -743,26 +670,37 @@ async def test_callback_that_decides_what_is_not_known_fails_its_task() -> None:
     async with engine(agent=Decided()) as one:
         failure = failure_of(await one.run(ask()))
 
-    assert failure.message == "handle_response must return None, got 'go on'"
+    assert (
+        failure.message
+        == "handle_response must return None (idle), Prompt(text) or Halt(reason), got 'go on'"
+    )
 
 
-@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async"])
-async def test_turn_whose_callback_does_not_return_runs_into_its_timeout(is_async: bool) -> None:
+async def test_turn_whose_callback_does_not_return_runs_into_its_timeout() -> None:
+    class Waiting(Agent):
+        async def handle_response(self, turn: Turn, response: Response) -> None:
+            await asyncio.Event().wait()
+
+    async with engine(agent=Waiting(), rules=TurnRules(turn_timeout=0.02)) as one:
+        failure = failure_of(await one.run(ask()))
+
+    assert failure.kind == "TurnTimeout"
+
+
+async def test_def_callback_that_runs_out_of_time_ends_its_turn_once_it_returns() -> None:
     go_on = threading.Event()
 
     class Blocking(Agent):
         def handle_response(self, turn: Turn, response: Response) -> None:
             go_on.wait()
 
-    class Waiting(Agent):
-        async def handle_response(self, turn: Turn, response: Response) -> None:
-            await asyncio.Event().wait()
-
-    async with engine(agent=Waiting() if is_async else Blocking(), turn_timeout=0.02) as one:
-        failure = failure_of(await one.run(ask()))
+    async with engine(agent=Blocking()) as one:
+        turn = asyncio.create_task(one.run(ask(timeout=0.02)))
+        ended, _ = await asyncio.wait({turn}, timeout=0.1)
+        assert not ended
         go_on.set()
 
-    assert failure.kind == "TurnTimeout"
+        assert failure_of(await turn).kind == "TurnTimeout"
 
 
 async def test_turns_of_many_tasks_run_side_by_side() -> None:
