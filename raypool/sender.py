@@ -209,12 +209,13 @@ class Sender:
     def _settle(self, worker: WorkerRecord, outcomes: list[Outcome]) -> None:
         ended = []
         snapshots: dict[str, str] = {}
-        took_tasks = worker.takes_tasks
+        took_tasks, is_delayed = worker.takes_tasks, False
         for outcome in outcomes:
             settled = self._scheduler.settle(worker, outcome)
             if isinstance(settled, Decided):
                 ended.append(_ended(settled, outcome))
             elif settled is not None:
+                is_delayed = True
                 self._tell_of_delay(worker, settled)
             if outcome.snapshot is not None:
                 snapshots[worker.name] = outcome.snapshot
@@ -226,7 +227,7 @@ class Sender:
             self.settled(self._scheduler.halt(worker, worker.halted))
             if took_tasks and not self._is_closed:
                 self.begin(self._confirm_halt(worker), until_closed=True)
-        if self._scheduler.waits:
+        if (is_delayed or self._timer is None) and self._scheduler.waits:
             self._wake()
 
     async def _confirm_halt(self, worker: WorkerRecord) -> None:
@@ -298,6 +299,7 @@ class Sender:
             self.pump()
 
     def _wake(self) -> None:
+        """Have what has waited long enough go on, and wake again when more will have."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -305,7 +307,8 @@ class Sender:
         self.record([Ended(*one) for one in ended])
         self._tell_who_waits()
         if delay is not None and not self._is_closed:
-            self._timer = asyncio.get_running_loop().call_later(delay, self._wake_up)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+        self.pump()
 
     def _tell_of_delay(self, worker: WorkerRecord, delayed: Delayed) -> None:
         failure = delayed.failure
@@ -328,10 +331,6 @@ class Sender:
         """Have every `finish_up_to` look again: a worker may have nothing left to do."""
         for progress in self._progress.values():
             progress.set()
-
-    def _wake_up(self) -> None:
-        self._wake()
-        self.pump()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -299,6 +300,33 @@ async def test_failed_task_is_sent_again_after_its_wait() -> None:
     assert floor.a.envelopes == [[1], [1], [1]]
     assert floor.recorder.endings[1].attempts == 3
     assert floor.recorder.states == {1: "completed"}
+
+
+async def test_failed_task_whose_wait_is_over_at_once_is_sent_again() -> None:
+    floor = Floor(RetryPolicy(max_attempts=9, initial_seconds=1e-12, max_seconds=1e-12))
+    floor.a.replies[1] = [failed(1) for _ in range(8)]
+    floor.b.replies[2] = [failed(2) for _ in range(8)]
+
+    floor.accept(1, 2)
+    await floor.finish(2)
+
+    assert floor.a.envelopes == [[1]] * 9
+    assert floor.recorder.states == {1: "completed", 2: "completed"}
+
+
+async def test_task_whose_wait_ends_as_another_worker_is_settled_is_sent_again() -> None:
+    floor = Floor(RetryPolicy(max_attempts=9, initial_seconds=0.001, max_seconds=0.001))
+    floor.b.gate.clear()
+    floor.a.replies[1] = [failed(1)]
+    floor.b.replies[2] = [failed(2, retry_after=600.0)]
+    floor.accept(1, 2)
+    await floor.reach(lambda: floor.scheduler.waits)
+    time.sleep(0.01)  # noqa: ASYNC251 - so that the wait is over before its timer is heard
+
+    floor.b.gate.set()
+    await floor.reach(lambda: 1 in floor.recorder.endings)
+
+    floor.sender.close()
 
 
 async def test_nothing_is_sent_until_the_provider_has_capacity_again() -> None:
