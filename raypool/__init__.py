@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from raypool.agent import Agent, AgentStart, Halt, Prompt, RoleAgent, SessionOptions, Skip
+from raypool.agent import Agent, AgentStart, Halt, Prompt, RoleAgent, SessionOptions, Skip, Turn
 from raypool.errors import (
     BackendError,
     Interrupted,
@@ -26,6 +26,7 @@ from raypool.future import TaskFuture
 from raypool.response import Response, TaskResult, WorkerResults
 from raypool.status import PoolStatus, WorkerStatus
 from raypool.task import Task
+from raypool.telemetry import TelemetryEvent
 
 if TYPE_CHECKING:
     from raypool.config import RetryPolicy
@@ -56,6 +57,8 @@ __all__ = [
     "TaskFailed",
     "TaskFuture",
     "TaskResult",
+    "TelemetryEvent",
+    "Turn",
     "TurnTimeout",
     "UnknownRole",
     "UnknownTask",

@@ -82,12 +82,14 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         number: its place in the task's chain, from 1.
         attempt: which attempt this is, from 1.
         session_id: the conversation that the turn belongs to.
+        prompt: what the turn asks, as it was before `pre_turn`.
     """
 
     task: TurnTask
     number: int = 1
     attempt: int = 1
     session_id: str | None = None
+    prompt: Content = ""
 
 
 class Prompt(msgspec.Struct, frozen=True):

@@ -96,6 +96,7 @@ class Chain:
             number=self.number,
             attempt=self.attempt,
             session_id=self.conversation.id if self.conversation else None,
+            prompt=self.prompt,
         )
 
     def take_up(self, work: Assignment) -> None:

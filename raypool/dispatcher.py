@@ -144,10 +144,11 @@ class Dispatcher:
         """Forget a client that has what it wants; its tasks go on."""
         self._desks.close(client)
 
-    async def notify(self, worker: str, event: bytes) -> None:
+    async def notify(self, worker: str, event: bytes, is_from_agent: bool) -> None:
         """Have the agent of a worker hear an event, packed as MessagePack."""
         record = self._worker(worker)
-        notice = Notice(self._intake.take_number(), msgspec.msgpack.decode(event))
+        number = self._intake.take_number()
+        notice = Notice(number, msgspec.msgpack.decode(event), is_from_agent)
         self._sender.notify(record, notice)
 
     async def interrupt(self, worker: str) -> int:
@@ -186,13 +187,17 @@ class Dispatcher:
             self._types[digest] = packed
         return self._types[digest]
 
+    async def subscribe(self, client: str) -> None:
+        """Keep telemetry for a client; returns when every worker has begun to report."""
+        self._broadcast.subscribe(client)
+        await self._listening.settle()
+
     async def telemetry(self, client: str) -> bytes:
         """What has happened since the client's last call, as soon as something has."""
-        self._broadcast.subscribe(client)
         timeout = 0.0 if self._stopped.is_set() else COLLECT_SECONDS
         return encode_events(await self._broadcast.next(client, timeout))
 
-    async def ignore(self, client: str) -> None:
+    async def unsubscribe(self, client: str) -> None:
         """Keep no more telemetry for a client."""
         self._broadcast.unsubscribe(client)
 

@@ -78,10 +78,16 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Notice(msgspec.Struct, frozen=True, array_like=True):
-    """Dispatcher to worker: what `Pool.notify` was given, under a number of its own."""
+    """Dispatcher to worker: what `Pool.notify` was given, under a number of its own.
+
+    Attributes:
+        is_from_agent: an agent of the pool has sent it: it belongs to the work of the one
+            that it comes from, and is waited for with that.
+    """
 
     number: int
     event: Any
+    is_from_agent: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):

@@ -20,6 +20,7 @@ from raypool.events import (
     plain_events,
 )
 from raypool.messages import Answer, Failure, Outcome, encode
+from raypool.model_pickling import dump_answer
 from raypool.response import Response
 
 BROKEN_CONTRACT = "BrokenContract"
@@ -190,7 +191,7 @@ def _pickled_parsed(chain: Chain) -> bytes | None:
     """What the agent's own output type made of the answer; a client knows the task's type."""
     if chain.parsed is None or chain.work.output_type is not None:
         return None
-    return cast(bytes, cloudpickle.dumps(chain.parsed))
+    return dump_answer(chain.parsed)
 
 
 def _pickled(error: BaseException | None) -> bytes | None:

@@ -59,8 +59,16 @@ class Pool:
     unpickled. Every method but the `async` ones blocks for as long as it says.
     """
 
-    def __init__(self, info: PoolInfo, dispatcher: Any = None, *, owns: bool = False) -> None:
+    def __init__(
+        self,
+        info: PoolInfo,
+        dispatcher: Any = None,
+        *,
+        owns: bool = False,
+        is_agents: bool = False,
+    ) -> None:
         self._info = info
+        self._is_agents = is_agents
         self._dispatcher = dispatcher
         self._owns = owns
         self._client_here: Client | None = None
@@ -156,7 +164,7 @@ class Pool:
             options,
             name=name,
             ledger=ledger,
-            agents=(agent, agent_options, backend, _attach),
+            agents=(agent, agent_options, backend, _attach_agent),
             on_event=on_event,
             address=address,
             worker_resources=worker_resources,
@@ -385,7 +393,8 @@ class Pool:
         """Have the agent of a worker handle an event; returns at once.
 
         It is heard at the end of a running turn, in the order of arrival, before anything
-        from the mailbox. `wait_for_all` waits for it too, and for what it leads to.
+        from the mailbox. `wait_for_all` waits for it too, and for what agents notify each
+        other of because of it.
 
         Args:
             worker: the worker's name.
@@ -400,7 +409,19 @@ class Pool:
             check_json(event, "an event")
         except InvalidTask as error:
             raise TypeError(str(error)) from None
-        self._client.call("notify", worker, msgspec.msgpack.encode(event))
+        packed = msgspec.msgpack.encode(event)
+        self._client.call("notify", worker, packed, self._is_agents)
+
+    def conversation(self, session: str) -> list[dict[str, Any]]:
+        """What was said in a session so far, as Messages-API messages; none when it is unknown.
+
+        A task's part is there once its end is recorded.
+        """
+        self._client.flush()
+        messages: list[dict[str, Any]] = msgspec.msgpack.decode(
+            self._client.call("conversation", session)
+        )
+        return messages
 
     def interrupt(self, worker: str) -> int:
         """Interrupt the running turn of a worker, or all of them; how many there were.
@@ -425,13 +446,15 @@ class Pool:
         self._client.call("resume", worker)
 
     def events(self) -> Stream[TelemetryEvent]:
-        """What happens in the pool from the first step on, as it happens; ends with the pool.
+        """What happens in the pool from this call on, as it happens; ends with the pool.
 
         `raypool.telemetry.EVENTS` lists what there is. A reader that falls 10,000 events
         behind loses the oldest, and gets a `telemetry.dropped`. Works in `for` and in
         `async for`.
         """
-        return Stream(self._events())
+        reader = str(uuid_utils.uuid7())
+        self._client.call("subscribe", reader)
+        return Stream(self._events(reader))
 
     def status(self) -> PoolStatus:
         """The pool as it is now; takes milliseconds, also while turns run."""
@@ -499,8 +522,7 @@ class Pool:
             names = ", ".join(map(repr, self._info.roles))
             raise UnknownWorker(f"pool {self.name!r} has no worker {worker!r}; it has: {names}")
 
-    def _events(self) -> Generator[TelemetryEvent, None, None]:
-        reader = str(uuid_utils.uuid7())
+    def _events(self, reader: str) -> Generator[TelemetryEvent, None, None]:
         try:
             while True:
                 yield from decode_events(self._client.call("telemetry", reader))
@@ -508,7 +530,7 @@ class Pool:
             return
         finally:
             with suppress(RaypoolError):
-                self._client.call("ignore", reader)
+                self._client.call("unsubscribe", reader)
 
     def _pages(self) -> Generator[TaskResult, None, None]:
         after = 0
@@ -535,6 +557,11 @@ class Pool:
 
 def _attach(info: PoolInfo) -> Pool:
     return Pool(info)
+
+
+def _attach_agent(info: PoolInfo) -> Pool:
+    """The handle of the pool that one of its own agents has."""
+    return Pool(info, is_agents=True)
 
 
 @atexit.register

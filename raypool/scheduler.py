@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from raypool.backlog import TaskRecord
@@ -78,7 +79,7 @@ class Scheduler:
             if record.worker is not None and record.number <= number:
                 counts[record.worker] += 1
         for worker in self.roster:
-            counts[worker.name] += sum(notice <= number for notice in worker.notices)
+            counts[worker.name] += sum(1 for _ in _notices_up_to(worker, number))
         return dict(+counts)
 
     def get(self, task_id: str) -> TaskRecord | None:
@@ -262,7 +263,7 @@ class Scheduler:
             (first is not None and first <= number)
             or any(held <= number for held in worker.held)
             or any(waiting <= number for waiting in worker.waiting)
-            or any(notice <= number for notice in worker.notices)
+            or any(True for _ in _notices_up_to(worker, number))
         )
 
     def _note_halt(self, worker: WorkerRecord, outcome: Outcome) -> None:
@@ -387,3 +388,10 @@ class Scheduler:
             worker.completed += state == "completed"
             worker.failed += state == "failed"
         return ending_of(record, state, self._clock.time(), **fields)
+
+
+def _notices_up_to(worker: WorkerRecord, number: int) -> Iterator[Notice]:
+    """Notices sent as `number` or before, and all that agents have sent: those led to them."""
+    for record in worker.notices.values():
+        if record.notice.number <= number or record.notice.is_from_agent:
+            yield record.notice
