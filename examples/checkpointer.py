@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from raypool import Agent, AgentStart, Halt, Pool, Response, SessionOptions
-from raypool.agent import Turn
+from raypool import Agent, AgentStart, Halt, Pool, Response, SessionOptions, Turn
 from raypool.backends import Backend, LocalBackend
 
 PRODUCTS = ["a folding bicycle", "a rain cape", "a bell"]

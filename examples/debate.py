@@ -3,8 +3,7 @@
 from operator import attrgetter
 from typing import Any
 
-from raypool import Agent, AgentStart, Pool, Prompt, Response, SessionOptions
-from raypool.agent import Turn
+from raypool import Agent, AgentStart, Pool, Prompt, Response, SessionOptions, Turn
 from raypool.backends import Backend, LocalBackend
 
 OPENING = "Who is better company, a cat or a dog, and why?"
@@ -36,8 +35,7 @@ def main(backend: Backend) -> None:
     with Pool.start(roles=sides, agent=Debater, memory="worker", backend=backend) as pool:
         opener = next(iter(pool.workers))
         pool.notify(opener, {"said": OPENING, "speeches_left": SPEECHES})
-        for _ in range(SPEECHES):
-            pool.wait_for_all()  # for what was asked before: each speech asks for the next
+        pool.wait_for_all()  # for all that this notification leads to
         for result in sorted(pool.iter_results(), key=attrgetter("id")):  # ids sort by time
             print(f"{result.role}: {result.text}")
 
