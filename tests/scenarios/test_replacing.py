@@ -26,7 +26,7 @@ class Counting(Agent):
         self.count = 0
 
     def pre_turn(self, turn: Turn, prompt: Content) -> Content:
-        return f"{self.count} so far" if prompt == HOW_MANY else prompt
+        return f"so far {self.count}" if prompt == HOW_MANY else prompt
 
     def handle_response(self, turn: Turn, response: Response) -> None:
         self.count += "so far" not in response.text
@@ -100,12 +100,12 @@ def test_agent_knows_after_a_death_what_it_knew_with_its_last_task(
     pool: Pool, tmp_path: Path
 ) -> None:
     first = pool.submit(HOW_MANY, role="mortal").result(timeout=30).text
-    known = int(first.split()[0])
+    known = int(first.split()[-1])
 
     tasks = ["one", "two", f"die once {tmp_path / 'mark'}", HOW_MANY]
     futures = [pool.submit(prompt, role="mortal") for prompt in tasks]
 
-    assert futures[-1].result(timeout=60).text == f"{known + 3} so far"
+    assert futures[-1].result(timeout=60).text == f"so far {known + 3}"
 
 
 def test_task_that_kills_its_worker_each_time_fails_and_the_others_finish(pool: Pool) -> None:
@@ -141,7 +141,7 @@ def test_agent_knows_what_it_knew_in_an_earlier_pool_on_its_ledger(
 
     second = start_pool(1, agent=Counting, ledger=path)
 
-    assert second.submit(HOW_MANY).result(timeout=30).text == "3 so far"
+    assert second.submit(HOW_MANY).result(timeout=30).text == "so far 3"
 
 
 def test_pool_whose_worker_cannot_be_replaced_says_so_instead_of_hanging(
