@@ -1,7 +1,17 @@
 """A turn that takes too long is asked again, shorter: `python examples/asking_again.py`."""
 
-from raypool import Agent, AgentStart, Pool, Prompt, SessionOptions, Task, TaskFailed, TurnTimeout
-from raypool.agent import Decision, Turn
+from raypool import (
+    Agent,
+    AgentStart,
+    Decision,
+    Pool,
+    Prompt,
+    SessionOptions,
+    Task,
+    TaskFailed,
+    Turn,
+    TurnTimeout,
+)
 from raypool.backends import Backend, LocalBackend
 
 TOPICS = ["the Moon", "the Sun"]

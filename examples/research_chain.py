@@ -1,7 +1,6 @@
 """A researcher asks itself the next question, and sums up: `python examples/research_chain.py`."""
 
-from raypool import Agent, AgentStart, Pool, Prompt, Response, SessionOptions
-from raypool.agent import Decision, Turn
+from raypool import Agent, AgentStart, Decision, Pool, Prompt, Response, SessionOptions, Turn
 from raypool.backends import Backend, LocalBackend
 
 TOPIC = "Why is the sky blue?"

@@ -3,7 +3,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from raypool.agent import Agent, AgentStart, Halt, Prompt, RoleAgent, SessionOptions, Skip, Turn
+from raypool.agent import (
+    Agent,
+    AgentStart,
+    Decision,
+    Halt,
+    Prompt,
+    RoleAgent,
+    SessionOptions,
+    Skip,
+    Turn,
+)
 from raypool.errors import (
     BackendError,
     Interrupted,
@@ -36,6 +46,7 @@ __all__ = [
     "Agent",
     "AgentStart",
     "BackendError",
+    "Decision",
     "Halt",
     "Interrupted",
     "InvalidTask",

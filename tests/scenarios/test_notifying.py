@@ -117,15 +117,12 @@ def test_agents_notify_one_another_through_their_pool(pool: Pool) -> None:
     assert entries == [["handle_event", "from the left"]]
 
 
-def test_two_agents_debate_and_each_wait_is_for_what_was_said_before_it(
-    start_pool: StartPool,
-) -> None:
+def test_two_agents_debate_and_are_waited_for_to_the_last_word(start_pool: StartPool) -> None:
     pool = start_pool(2, agent=Debater, backend=ScriptedBackend(latency=0.1))
     first, second = pool.workers
 
     pool.notify(first, ["No", 5])
-    for _ in range(6):
-        pool.wait_for_all(timeout=30)
+    pool.wait_for_all(timeout=30)
 
     said = {one.worker: [result.text for result in one.results] for one in pool.results()}
     assert said == {

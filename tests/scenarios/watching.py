@@ -15,7 +15,7 @@ PATIENCE_SECONDS = 20.0
 
 @contextmanager
 def watching(pool: Pool) -> Iterator[list[TelemetryEvent]]:
-    """The events of the pool, from before the block begins, in a list that grows."""
+    """The events of the pool, from the beginning of the block, in a list that grows."""
     events: list[TelemetryEvent] = []
     stream = pool.events()
     is_over = threading.Event()
@@ -29,9 +29,6 @@ def watching(pool: Pool) -> Iterator[list[TelemetryEvent]]:
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        while not _have_workers_been_heard(events):
-            pool.broadcast("is anybody listening?")
-            pool.wait_for_all(timeout=PATIENCE_SECONDS)
         yield events
     finally:
         is_over.set()
@@ -55,8 +52,3 @@ def wait_for_event(
                 return event
         time.sleep(0.01)
     raise TimeoutError(f"there was no {name!r} among {sorted({one.name for one in events})}")
-
-
-def _have_workers_been_heard(events: list[TelemetryEvent]) -> bool:
-    """Whether events of the dispatcher come, and of a worker."""
-    return {"task.completed", "prompt.stop"} <= {event.name for event in list(events)}
