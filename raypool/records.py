@@ -26,7 +26,8 @@ class AcceptedTask(msgspec.Struct, frozen=True):
         metadata: whatever JSON can hold.
         timeout: the longest that one turn may run, in seconds.
         session: the conversation that it continues; `None` for one of its own.
-        worker: the only worker that may run it; `None` for any of its role.
+        worker: the only worker that may run it, while the pool has one of that name; `None`
+            for any of its role.
         output_type: the digest of the type that its answer must be.
     """
 

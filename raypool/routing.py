@@ -14,11 +14,11 @@ class Routing(Protocol):
     """Chooses a worker for each task, in the order of acceptance."""
 
     def choose(self, task: AcceptedTask, workers: Sequence[WorkerRecord]) -> WorkerRecord:
-        """One of `workers`: the healthy ones of the task's role, never none."""
+        """One of `workers`: those of the task's role that may have it, never none."""
 
 
 class RoundRobin:
-    """Task k of a role goes to worker k mod N of that role's healthy workers."""
+    """Task k of a role goes to worker k mod N of those of that role that may have it."""
 
     def __init__(self) -> None:
         self._counters: Counter[str | None] = Counter()
