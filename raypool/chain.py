@@ -36,7 +36,7 @@ class Chain:
         parsed: the answer as its output type.
         answers: texts of the turn that did not fit its output type.
         concluded: what came of the turn, once that is decided.
-        outcome: what is reported of the task, once that is decided.
+        outcome: what is reported of the attempt, once that is decided.
         is_cancelled: nobody wants its answer any more.
     """
 
@@ -103,6 +103,7 @@ class Chain:
         """Go on with another attempt at the same turn, after the last exchange that worked."""
         self.work = work
         self.attempt = work.attempt
+        self.outcome = None
         if self.exchanges_of_turn == 0:
             self._begin_turn(self.prompt)
 

@@ -88,10 +88,6 @@ class ChainRuns:
         self._paused: OrderedDict[int, Chain] = OrderedDict()
         self.hear_waiting: Callable[[], Awaitable[None] | None] | None = None
 
-    def __len__(self) -> int:
-        """How many run now."""
-        return len(self._running)
-
     async def run(self, work: Assignment, asked: Asked | None = None) -> Outcome:
         """A task's turns, up to its outcome; raises only cancellation.
 
@@ -117,10 +113,6 @@ class ChainRuns:
         if number in self._running:
             self._running[number].is_cancelled = True
             self._limits.interrupt(number)
-
-    def is_paused(self, number: int) -> bool:
-        """Whether something is kept of a task that waits for another attempt."""
-        return number in self._paused
 
     async def forget(self, number: int) -> None:
         """Drop what is kept of a task that waits for another attempt."""
@@ -154,7 +146,7 @@ class ChainRuns:
                 return await self._pause(chain, result)
             decision = turned.decision
             if isinstance(result, TOLD):
-                self._note(chain, result)
+                self._note(chain, result, decision)
                 if self._looks_back or (self._handles_errors and isinstance(result, Failure)):
                     decision = await self._consult(chain, turned)
             if isinstance(decision, Halt) and self._halting.halt(decision.reason):
@@ -163,12 +155,12 @@ class ChainRuns:
                 await hearing
             if chain.is_cancelled:
                 result = None
-            last = self._last_result(chain, result, decision)
-            if not isinstance(last, Prompt):
-                return await self._end(chain, last)
-            chain.go_on(last.text)
+            following = self._what_follows(chain, result, decision)
+            if not isinstance(following, Prompt):
+                return await self._end(chain, following)
+            chain.go_on(following.text)
 
-    def _last_result(
+    def _what_follows(
         self, chain: Chain, result: Result, decision: Prompt | Halt | None
     ) -> Result | Prompt:
         """What the task ends with, or the prompt that it goes on with."""
@@ -181,9 +173,11 @@ class ChainRuns:
             chain.conversation.rewind()
         return decision
 
-    def _note(self, chain: Chain, result: Answer | Failure) -> None:
-        """The turn has ended for good."""
-        chain.concluded = result
+    def _note(
+        self, chain: Chain, result: Answer | Failure, decision: Prompt | Halt | None
+    ) -> None:
+        """The turn has ended for good, and its task with it unless the agent asks on."""
+        chain.concluded = None if isinstance(decision, Prompt) else result
         if self._log.is_watched:
             self._tell(chain, result)
 
@@ -219,6 +213,8 @@ class ChainRuns:
         chain.outcome = outcome = _outcome(chain, result, conversation=added)
         if conversation is not None and not conversation.ends_by_itself:
             await self._leave(chain, is_recorded=is_recorded)
+        if self._halting.is_halted:
+            await self.finish(chain.work.number)
         if not self._has_snapshots:
             return outcome
         snapshot = await self.snapshot(chain.work.number)
@@ -245,6 +241,28 @@ class ChainRuns:
             logger.exception("worker %r keeps its older snapshot: the new one failed", worker)
             return None
 
+    async def finish(self, number: int) -> None:
+        """Have the agent do what it does once it has halted and no turn of it runs.
+
+        `number` is that of the task or the notice that was the last.
+        """
+        runs = any(chain.outcome is None for chain in self._running.values())
+        if not runs and self._halting.take_post_run():
+            await self.call_within(self._rules.turn_timeout, number, "post_run")
+
+    async def call_within(self, seconds: float, number: int, name: str, *args: Any) -> Any:
+        """What a callback returns in time; what it raises is logged and changes nothing.
+
+        `number` is that of the task or the notice that it runs for.
+        """
+        try:
+            with self._limits.callbacks(number, seconds):
+                return await self._callbacks.call_quietly(name, *args)
+        except TimeoutError:
+            worker = self._callbacks.agent.worker
+            logger.exception("%s of worker %r did not end within %g s", name, worker, seconds)
+            return None
+
     def _may_follow(self, chain: Chain, failure: Failure) -> bool:
         """Whether another attempt at the turn follows, by the pool's rules."""
         if chain.is_cancelled:
@@ -267,7 +285,10 @@ class ChainRuns:
                 await self.forget(next(iter(self._paused)))
         else:
             await self._leave(chain, is_recorded=False)
-        return _outcome(chain, failure)
+        chain.outcome = _outcome(chain, failure)
+        if self._halting.is_halted:
+            await self.finish(chain.work.number)
+        return chain.outcome
 
     def _tell(self, chain: Chain, result: Answer | Failure) -> None:
         about: dict[str, Any] = {

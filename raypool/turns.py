@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -26,8 +25,6 @@ from raypool.snapshots import restored, snapshot_json
 from raypool.telemetry import EventLog
 from raypool.tools import ToolBox
 from raypool.watchdog import Watchdog
-
-logger = logging.getLogger(__name__)
 
 FAREWELL = -1
 FAREWELL_SECONDS = 5.0
@@ -78,7 +75,6 @@ class TurnEngine:
         self._options = SessionOptions()
         self._options_by_type: dict[str, SessionOptions] = {}
         self._runs: ChainRuns | None = None
-        self._ended: dict[int, Outcome] = {}
         self.halting = Halting()
         self.limits = Limits()
         self.log = log
@@ -108,7 +104,7 @@ class TurnEngine:
     async def end(self, reason: str = "the pool has stopped") -> None:
         """Let the agent say farewell, and close its conversations and the backend."""
         if self._runs is not None:
-            await self._say_farewell(reason)
+            await self._runs.call_within(FAREWELL_SECONDS, FAREWELL, "terminate_agent", reason)
             await self._runs.close()
         await self._conversations.close()
         await close_quietly(self._backend, self._watchdog)
@@ -117,15 +113,7 @@ class TurnEngine:
     async def run(self, work: Assignment, asked: Asked | None = None) -> Outcome:
         """A task's turns, up to its outcome; raises only cancellation."""
         assert self._runs is not None, "the engine has not begun"
-        outcome = await self._runs.run(work, asked)
-        if self.halting.is_halted:
-            self._ended[work.number] = outcome
-            try:
-                await self._finish_run(work.number)
-            finally:
-                del self._ended[work.number]
-            outcome = self._with_halt(outcome)
-        return sendable(outcome)
+        return sendable(self._with_halt(await self._runs.run(work, asked)))
 
     async def ask(self, notice: Notice, prompt: Prompt, role: str) -> Outcome:
         """The turns that the agent asked for when it heard a notice: a task of its own."""
@@ -136,14 +124,14 @@ class TurnEngine:
     async def hear(self, notice: Notice) -> Prompt | Outcome:
         """Have the agent handle an event: what it wants to ask, or that it is dealt with."""
         assert self._runs is not None, "the engine has not begun"
-        decision = await self._call_within(
+        decision = await self._runs.call_within(
             self._rules.turn_timeout, notice.number, "handle_event", notice.event
         )
         if isinstance(decision, Prompt):
             return decision
         if isinstance(decision, Halt) and self.halting.halt(decision.reason):
             self.log.emit("halted", reason=decision.reason)
-            await self._finish_run(notice.number)
+            await self._runs.finish(notice.number)
         snapshot = await self._runs.snapshot(notice.number)
         return sendable(self._with_halt(Outcome(notice.number, snapshot=snapshot)))
 
@@ -160,7 +148,7 @@ class TurnEngine:
     def lost(self, number: int) -> Outcome:
         """What is reported of a task that could not be interrupted; from any thread."""
         assert self._runs is not None, "the engine has not begun"
-        return self._ended.get(number) or self._runs.lost(number)
+        return self._runs.lost(number)
 
     def resume(self) -> bool:
         """Take tasks again after a halt; whether an outcome has told of that halt."""
@@ -221,27 +209,6 @@ class TurnEngine:
         """Tell of a halt as late as can be: it may be over by then."""
         reason = self.halting.take_report()
         return outcome if reason is None else msgspec.structs.replace(outcome, halt=reason)
-
-    async def _finish_run(self, number: int) -> None:
-        """Once the agent has halted and no turn of it runs."""
-        if self.halting.is_halted and not self._runs and self.halting.take_post_run():
-            await self._call_within(self._rules.turn_timeout, number, "post_run")
-
-    async def _say_farewell(self, reason: str) -> None:
-        await self._call_within(FAREWELL_SECONDS, FAREWELL, "terminate_agent", reason)
-
-    async def _call_within(self, seconds: float, number: int, name: str, *args: Any) -> Any:
-        """What a callback returns in time; what it raises is logged and changes nothing.
-
-        `number` is that of the task or the notice that it runs for.
-        """
-        try:
-            with self.limits.callbacks(number, seconds):
-                return await self._callbacks.call_quietly(name, *args)
-        except TimeoutError:
-            worker = self._callbacks.agent.worker
-            logger.exception("%s of worker %r did not end within %g s", name, worker, seconds)
-            return None
 
 
 def _drop_text(number: int, text: str) -> None:

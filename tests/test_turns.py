@@ -605,6 +605,7 @@ async def test_agent_is_told_of_each_response_before_its_task_ends() -> None:
         number=1,
         attempt=2,
         session_id=outcome.answer.session_id,
+        prompt="why?",
     )
     assert response.text == "why?"
     assert response.events == (
