@@ -152,7 +152,7 @@ class ToldSession(Session):
         self._backend.log.append("close session")
 
 
-Step = str | Event | Exception | list[Event] | Callable[[], Awaitable[Any]]
+Step = str | Event | Exception | list[Any] | Callable[[], Awaitable[Any]]
 """What one exchange gives: a text, an event alone, what is raised, events, or what a call gives."""
 
 
@@ -210,6 +210,19 @@ class StepSession(Session):
 
     async def close(self) -> None:
         self._backend.open_sessions -= 1
+
+
+class Mute(Session):
+    """A session that keeps no messages where raypool can see them."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def prompt(self, prompt: Content) -> Any:
+        return self._session.prompt(prompt)
+
+    async def close(self) -> None:
+        await self._session.close()
 
 
 def calls(*uses: ToolUseEvent) -> list[Event]:
