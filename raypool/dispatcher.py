@@ -6,7 +6,6 @@ import asyncio
 import functools
 import gc
 from collections.abc import Awaitable
-from functools import partial
 
 import cloudpickle
 import msgspec
@@ -35,7 +34,6 @@ from raypool.messages import (
     decode_submissions,
     encode,
 )
-from raypool.output_type import PackedOutputType, read_packed
 from raypool.recorder import Recorder
 from raypool.records import AcceptedTask
 from raypool.replacing import Replacer
@@ -74,7 +72,6 @@ class Dispatcher:
         self._clock = SystemClock()
         self._desks = Desks(self._clock)
         self._broadcast = Broadcast(self._clock, config.name)
-        self._types: dict[str, bytes] = {}
         self._links: dict[str, WorkerLink] = {}
         self._stopping: asyncio.Task[int] | None = None
         self._stopped = asyncio.Event()
@@ -120,10 +117,9 @@ class Dispatcher:
         `types` are output types, packed, by digest, that the client has not sent before.
         """
         self._desks.of(client)
-        self._keep_types(types)
         submissions = decode_submissions(batch)
         if self._stopping is None:
-            receipt, ended = await self._intake.accept(client, submissions)
+            receipt, ended = await self._intake.accept(client, submissions, types)
             self._sender.record(ended)
         else:
             receipt = Receipt([], [self._refuse(one) for one in submissions])
@@ -178,14 +174,7 @@ class Dispatcher:
 
     async def output_type(self, digest: str) -> bytes:
         """The output type of that digest, packed; from the ledger its schema alone."""
-        if digest not in self._types:
-            kept = await self._ledger.read(lambda ledger: ledger.output_type(digest))
-            if kept is None:
-                raise LedgerError(f"the ledger has no output type {digest!r}")
-            name, schema_json = msgspec.json.decode(kept, type=tuple[str, str])
-            packed = encode(PackedOutputType(name, schema_json))
-            self._types[digest] = packed
-        return self._types[digest]
+        return await self._intake.types.packed(digest)
 
     async def subscribe(self, client: str) -> None:
         """Keep telemetry for a client; returns when every worker has begun to report."""
@@ -193,9 +182,16 @@ class Dispatcher:
         await self._listening.settle()
 
     async def telemetry(self, client: str) -> bytes:
-        """What has happened since the client's last call, as soon as something has."""
+        """What has happened since the client's last call, as soon as something has.
+
+        Raises:
+            PoolStopped: nothing more will happen.
+        """
         timeout = 0.0 if self._stopped.is_set() else COLLECT_SECONDS
-        return encode_events(await self._broadcast.next(client, timeout))
+        events = await self._broadcast.next(client, timeout)
+        if not events and self._stopped.is_set():
+            raise self._has_stopped()
+        return encode_events(events)
 
     async def unsubscribe(self, client: str) -> None:
         """Keep no more telemetry for a client."""
@@ -215,9 +211,10 @@ class Dispatcher:
                 {waiting, stopped}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
             if self._stopped.is_set():
-                raise PoolStopped(f"pool {self._config.name!r} has stopped")
+                raise self._has_stopped()
             if not waiting.done():
                 return self._unfinished_up_to(last)
+            await waiting
             await self._ledger.record([])
         finally:
             waiting.cancel()
@@ -378,14 +375,6 @@ class Dispatcher:
         for name, role in self._crew.info.roles.items():
             self._broadcast.emit("worker.started", worker=name, role=role, restarts=0)
 
-    def _keep_types(self, types: dict[str, bytes]) -> None:
-        for digest, packed in types.items():
-            if digest not in self._types:
-                self._types[digest] = packed
-                known = read_packed(packed)
-                kept = msgspec.json.encode((known.name, known.schema_json)).decode()
-                self._ledger.write(partial(_keep_type, digest, kept))
-
     def _worker(self, name: str) -> WorkerRecord:
         roster = self._scheduler.roster
         if name not in roster:
@@ -415,6 +404,9 @@ class Dispatcher:
     def _kill_workers(self) -> None:
         for link in self._links.values():
             link.kill()
+
+    def _has_stopped(self) -> PoolStopped:
+        return PoolStopped(f"pool {self._config.name!r} has stopped")
 
     def _refuse(self, submission: Submission) -> Refusal:
         message = f"pool {self._config.name!r} is stopping and takes no more tasks"
@@ -460,10 +452,6 @@ def _state(worker: WorkerRecord, running: int) -> WorkerState:
     if running:
         return "processing"
     return "idle" if worker.halted is None else "halted"
-
-
-def _keep_type(digest: str, kept: str, ledger: Ledger) -> None:
-    ledger.keep_output_type(digest, kept)
 
 
 def _collect_garbage_rarely() -> None:

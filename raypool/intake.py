@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from raypool.backlog import TaskRecord
 from raypool.desk import Desks
 from raypool.errors import InvalidTask, LedgerError
 from raypool.group_commit import GroupCommit
+from raypool.kept_types import KeptTypes
 from raypool.ledger import KnownTask
 from raypool.messages import Delivery, Outcome, Receipt, Refusal, Submission
 from raypool.recorder import Ended
@@ -18,7 +19,13 @@ from raypool.telemetry import Broadcast
 
 
 class Intake:
-    """Accepts tasks: a task is accepted when the ledger has committed it."""
+    """Accepts tasks: a task is accepted when the ledger has committed it.
+
+    Attributes:
+        types: the output types that tasks ask for.
+        last_number: the last task or notice that has a number.
+        last_assigned: the last one that is accepted.
+    """
 
     def __init__(
         self,
@@ -32,19 +39,21 @@ class Intake:
         self._scheduler = scheduler
         self._desks = desks
         self._broadcast = broadcast
+        self.types = KeptTypes(ledger)
         self.last_number = last_number
         self.last_assigned = last_number
 
     async def accept(
-        self, client: str, submissions: list[Submission]
+        self, client: str, submissions: list[Submission], types: Mapping[str, bytes] = {}
     ) -> tuple[Receipt, list[Ended]]:
-        """Accept a batch, in its order.
+        """Accept a batch, in its order; `types` are output types, packed, by digest.
 
         Returns the receipt for the client, and the tasks that ended at once because no
         worker is left for them.
         """
         receipt = Receipt([], [])
         try:
+            await self.types.keep(types)
             turns = await self._session_turns(submissions)
         except LedgerError as error:
             receipt.refusals.extend(_refuse_unwritable(one, str(error)) for one in submissions)
@@ -85,7 +94,7 @@ class Intake:
         self._scheduler.adopt(worker, record)
 
     async def resume(self, tasks: list[AcceptedTask]) -> list[Ended]:
-        """Go on with tasks that the ledger has and that have not ended.
+        """Go on with tasks that the ledger has and that have not ended, and are not under way.
 
         Raises:
             LedgerError: it cannot be read.
@@ -95,6 +104,8 @@ class Intake:
     def _resume(self, tasks: list[AcceptedTask], turns: dict[str, int]) -> list[Ended]:
         ended = []
         for task in tasks:
+            if self._scheduler.get(task.id) is not None:
+                continue
             record = TaskRecord(task)
             self._scheduler.reserve(record)
             ending = self._assign(record, turns)

@@ -1,7 +1,8 @@
 """What client, dispatcher and worker say to each other, and how it travels.
 
-Messages travel as MessagePack: nothing that comes over the wire is unpickled, but for
-the exception of a failed turn, which its client unpickles.
+Messages travel as MessagePack, and the dispatcher unpickles nothing in them. A client unpickles
+what a worker has pickled for it: the exception of a failed turn, and the answer as the agent's
+`output_type`; a worker, the class of the type that a client's task asks for.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ LAYERS = [
     "messages group_commit tally sqlite_rows",
     # Decisions
     "desk outbox retries sealing sqlite_file sqlite_sessions verdicts limits halting snapshots",
-    "conversations mapping backlog mailbox sqlite_ledger",
+    "conversations mapping backlog mailbox sqlite_ledger kept_types",
     "chain sessions roster",
     "outcomes",
     "asking",

@@ -19,6 +19,7 @@ from raypool.group_commit import GroupCommit
 from raypool.intake import Intake
 from raypool.ledger import KnownTask
 from raypool.messages import Answer, Asked, Delivery, Outcome, Receipt, Refusal, Submission
+from raypool.output_type import OutputType, pack_output_type
 from raypool.recorder import Ended, Recorder
 from raypool.records import AcceptedTask, Conversation, Ending
 from raypool.retries import Retries
@@ -557,6 +558,25 @@ async def test_task_whose_ending_was_lost_runs_again_when_it_is_submitted_again(
 
     assert await office.delivered() == {3: "re: why?", 4: "re: why?"}
     assert [task.id for task in office.file.unfinished(0, 9)] == ["b"]
+
+
+async def test_task_that_two_find_unfinished_at_once_runs_once(office: Office) -> None:
+    await office.accept(say(1, "user-42", task_id="a"))
+    later = await office.restart()
+    tasks = office.file.unfinished(0, 9)
+
+    await asyncio.gather(later.intake.resume(tasks), later.intake.resume(tasks))
+
+    assert [len(worker.line) for worker in later.workers] == [1, 0]
+
+
+async def test_tasks_whose_output_type_cannot_be_kept_are_refused(office: Office) -> None:
+    await office.ledger.close()
+    packed = pack_output_type(OutputType.of(int))
+
+    receipt, _ = await office.intake.accept("mine", [ask(1)], {"digest": packed})
+
+    assert [refusal.kind for refusal in receipt.refusals] == ["LedgerError"]
 
 
 async def test_closed_ledger_refuses_as_one_that_fails(office: Office) -> None:
