@@ -7,6 +7,8 @@ import asyncio
 from raypool.link import WorkerGone, WorkerLink
 from raypool.telemetry import Broadcast
 
+SETTLE_SECONDS = 2.0
+
 
 class Listening:
     """Passes the telemetry of every worker on to those who watch the pool."""
@@ -14,10 +16,9 @@ class Listening:
     def __init__(self, links: dict[str, WorkerLink], broadcast: Broadcast) -> None:
         self._links = links
         self._broadcast = broadcast
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._watching: dict[str, asyncio.Task[None]] = {}
+        self._hearing: dict[str, asyncio.Task[None]] = {}
+        self._telling: dict[str, asyncio.Task[None]] = {}
         self._is_watched = False
-        self._ceasing: set[asyncio.Task[None]] = set()
         broadcast.when_watched(self._watch)
 
     def join(self, name: str) -> None:
@@ -26,9 +27,9 @@ class Listening:
             self._begin(name)
 
     async def settle(self) -> None:
-        """Return when every worker has been told to report."""
-        if self._watching:
-            await asyncio.wait(self._watching.values())
+        """Return when every worker knows whether it is watched; one that is deaf is left out."""
+        if self._telling:
+            await asyncio.wait(self._telling.values(), timeout=SETTLE_SECONDS)
 
     def _watch(self, is_watched: bool) -> None:
         self._is_watched = is_watched
@@ -36,22 +37,22 @@ class Listening:
             for name in self._links:
                 self._begin(name)
             return
-        for name, task in self._tasks.items():
-            task.cancel()
-            ceasing = asyncio.ensure_future(_tell(self._links[name], is_watched=False))
-            self._ceasing.add(ceasing)
-            ceasing.add_done_callback(self._ceasing.discard)
-        self._tasks.clear()
-        self._watching.clear()
+        for name, hearing in self._hearing.items():
+            hearing.cancel()
+            self._tell(name, is_watched=False)
+        self._hearing.clear()
 
     def _begin(self, name: str) -> None:
-        if name in self._tasks:
-            self._tasks[name].cancel()
-        link = self._links[name]
-        self._watching[name] = asyncio.ensure_future(_tell(link, is_watched=True))
-        self._tasks[name] = asyncio.ensure_future(self._listen(link))
+        if name in self._hearing:
+            self._hearing[name].cancel()
+        self._tell(name, is_watched=True)
+        self._hearing[name] = asyncio.ensure_future(self._hear(self._links[name]))
 
-    async def _listen(self, link: WorkerLink) -> None:
+    def _tell(self, name: str, *, is_watched: bool) -> None:
+        before, link = self._telling.get(name), self._links[name]
+        self._telling[name] = asyncio.ensure_future(_watch(link, is_watched, before))
+
+    async def _hear(self, link: WorkerLink) -> None:
         try:
             async for events in link.telemetry():
                 self._broadcast.put(events)
@@ -59,7 +60,10 @@ class Listening:
             return  # its new process is listened to once it is there
 
 
-async def _tell(link: WorkerLink, *, is_watched: bool) -> None:
+async def _watch(link: WorkerLink, is_watched: bool, before: asyncio.Task[None] | None) -> None:
+    """Have a worker watched or not, once the call before is over: its calls may overtake."""
+    if before is not None:
+        await asyncio.wait([before])
     try:
         await link.watch(is_watched)
     except WorkerGone:
