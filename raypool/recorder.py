@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from raypool.records import Ending
 from raypool.scheduler import Decided, Scheduler
 from raypool.tally import Tally
 from raypool.telemetry import Broadcast, EventName
+
+logger = logging.getLogger(__name__)
 
 NAMES: dict[str, EventName] = {
     "completed": "task.completed",
@@ -69,12 +72,18 @@ class Recorder:
     async def record(self, ended: list[Ended], snapshots: Mapping[str, str] = {}) -> list[Ended]:
         """Commit, with the `snapshots` of the workers, and deliver.
 
-        What cannot be committed stays unfinished in the ledger. Returns the tasks that
-        followed in their sessions and ended at once.
+        What cannot be committed is logged, and stays unfinished in the ledger. Returns the
+        tasks that followed in their sessions and ended at once.
         """
         try:
             await self._ledger.record([one.ending for one in ended], snapshots)
         except LedgerError as error:
+            logger.error(  # noqa: TRY400 - the message says it all
+                "not recorded are the ends of %d tasks and the snapshots of %d workers: %s",
+                len(ended),
+                len(snapshots),
+                error,
+            )
             for one in ended:
                 for client, ticket in one.record.watchers:
                     self._desks.put(client, Delivery(ticket, None, ledger_error=str(error)))

@@ -39,6 +39,7 @@ class Office(NamedTuple):
     """
 
     file: SqliteLedger
+    ledger: GroupCommit
     desks: Desks
     recorder: Recorder
     record: TaskRecord
@@ -60,7 +61,7 @@ async def office() -> AsyncIterator[Office]:
     await ledger.accept([record.task])
     tally, broadcast = Tally(file.totals()), Broadcast(clock, "crew")
     recorder = Recorder(ledger, scheduler, desks, tally, broadcast)
-    yield Office(file, desks, recorder, record)
+    yield Office(file, ledger, desks, recorder, record)
     await ledger.close()
 
 
@@ -82,6 +83,16 @@ async def test_snapshots_are_kept_with_the_endings(office: Office) -> None:
 
     assert office.file.snapshot("crew-1") == '{"seen": 1}'
     assert office.file.totals().completed == 1
+
+
+async def test_snapshot_that_cannot_be_kept_is_logged(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    await office.ledger.close()
+
+    await office.recorder.record([], {"crew-1": '{"seen": 1}'})
+
+    assert "the snapshots of 1 workers: the ledger is closed" in caplog.text
 
 
 async def test_parsed_answer_and_the_type_that_was_asked_for_come_with_the_delivery(
