@@ -186,6 +186,8 @@ class AgentHost:
                 f"the agent or its backend called sys.exit({error.code!r})"
             ) from error
         self._slot_tasks = [asyncio.create_task(self._slot()) for _ in range(self._slots)]
+        for task in self._slot_tasks:
+            task.add_done_callback(self._slot_ended)
 
     async def _end(self, grace: float, reason: str) -> None:
         self._mailbox.clear()
@@ -259,6 +261,12 @@ class AgentHost:
                         continue
                     self._running[work.number] = parcel
                     self._report(parcel, await self._end_of(work.number, self._engine.run(work)))
+
+    def _slot_ended(self, slot: asyncio.Task[None]) -> None:
+        """Without the slot its tasks would wait for ever."""
+        if not slot.cancelled() and (error := slot.exception()) is not None:
+            logger.error("raypool's worker met a defect of its own", exc_info=error)
+            self._give_up()
 
     async def _end_of(self, number: int, turns: Coroutine[Any, Any, Outcome]) -> Outcome:
         try:

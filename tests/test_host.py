@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,98 +14,13 @@ import pytest
 from raypool import host as host_module
 from raypool.agent import Agent, AgentStart, SessionOptions, Turn
 from raypool.backends import Backend, FunctionBackend, ScriptedBackend, Session
-from raypool.chain_run import TurnRules
-from raypool.clock import SystemClock
 from raypool.events import Event, ResultEvent, TextEvent
-from raypool.host import AgentHost
-from raypool.messages import Assignment
-from raypool.outbox import Envelope
 from raypool.response import Response
 from raypool.task import Content
-from tests.turns.parts import new_engine
+from tests.turns.hosting import Gated, new_host, outcomes, post, running_host
+from tests.turns.parts import START
 
 pytestmark = pytest.mark.timeout(30)
-
-START = AgentStart(worker="crew-1", role="chemist", options={})
-
-
-def new_host(
-    backend: Backend, agent: Agent | None = None, *, slots: int = 1, **options: Any
-) -> AgentHost:
-    rules = TurnRules(turn_timeout=options.pop("turn_timeout", 60.0))
-    engine = new_engine(backend, agent, rules, clock=SystemClock())
-    return AgentHost(engine, slots, **options)
-
-
-@contextmanager
-def running_host(
-    backend: Backend, agent: Agent | None = None, *, slots: int = 1, **options: Any
-) -> Iterator[AgentHost]:
-    host = new_host(backend, agent, slots=slots, **options)
-    host.start(START)
-    yield host
-    host.stop(grace=0.0)
-
-
-def post(host: AgentHost, *numbers: int) -> Envelope:
-    return host.post([Assignment(number, f"task-{number}", f"{number}") for number in numbers])
-
-
-def outcomes(envelope: Envelope) -> dict[int, str | None]:
-    """By number, each outcome's text; waits for the envelope to end."""
-    return {
-        outcome.number: outcome.answer.text if outcome.answer else None
-        for batch in envelope.batches()
-        for outcome in batch.outcomes
-    }
-
-
-class Gated:
-    """A function for `FunctionBackend`: each turn waits until its number is let through.
-
-    Attributes:
-        started: the numbers whose turns have started, in order.
-        interrupted: those whose turn was interrupted.
-    """
-
-    def __init__(self) -> None:
-        self.started: list[int] = []
-        self.interrupted: list[int] = []
-        self._gates: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._changed = threading.Condition()
-
-    async def __call__(self, prompt: Content, options: SessionOptions) -> str:
-        number = int(str(prompt))
-        self._loop = asyncio.get_running_loop()
-        with self._changed:
-            self.started.append(number)
-            self._changed.notify_all()
-        try:
-            await self._gates[number].wait()
-        except asyncio.CancelledError:
-            self.interrupted.append(number)
-            raise
-        return str(number)
-
-    def let(self, *numbers: int) -> None:
-        for number in numbers:
-            if self._loop is None:
-                self._gates[number].set()
-            else:
-                self._loop.call_soon_threadsafe(self._gates[number].set)
-
-    def wait_started(self, count: int) -> None:
-        """Wait until `count` turns have started."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self.started) >= count)
-
-    @property
-    def backend(self) -> FunctionBackend:
-        async def answer(prompt: Content, options: SessionOptions) -> str:
-            return await self(prompt, options)
-
-        return FunctionBackend(answer)
 
 
 @pytest.fixture

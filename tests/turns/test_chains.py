@@ -307,7 +307,7 @@ async def test_conversations_of_tasks_that_wait_are_closed_at_the_end() -> None:
 
 async def test_only_so_many_tasks_that_wait_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raypool.chain_run.MOST_PAUSED", 2)
-    backend = Steps(*["one", CUT] * 3)
+    backend = Steps("one", CUT, "one", CUT, "one", CUT)
 
     async with engine(backend, Planned(*[Prompt("b?")] * 3)) as one:
         for number in (1, 2, 3):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, field_validator
 
-from raypool.agent import Agent, AgentStart, SessionOptions, Turn
+from raypool.agent import Agent, AgentStart, Prompt, SessionOptions, Turn
 from raypool.chain_run import TurnRules
 from raypool.errors import TaskFailed
 from raypool.events import ResultEvent, TextEvent
@@ -137,8 +137,6 @@ async def test_each_turn_of_a_chain_has_its_own_answers() -> None:
     class Twice(Typed):
         def handle_response(self, turn: Turn, response: Response) -> Any:
             super().handle_response(turn, response)
-            from raypool.agent import Prompt  # noqa: PLC0415
-
             return Prompt("once more") if turn.number == 1 else None
 
     agent = Twice(output_type=int)
