@@ -32,21 +32,12 @@ class Broadcast:
     A reader, who comes back to ask for what is new, may fall 10,000 events behind; of more,
     the oldest are dropped and reported as `telemetry.dropped`. One that stays away for 120
     seconds is forgotten.
-
-    `on_watched` is told when somebody begins to watch, and when nobody does any more.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        pool: str,
-        *,
-        on_watched: Callable[[bool], None] | None = None,
-        limit: int = BUFFERED_EVENTS,
-    ) -> None:
+    def __init__(self, clock: Clock, pool: str, *, limit: int = BUFFERED_EVENTS) -> None:
         self._clock = clock
         self._pool = pool
-        self._on_watched = on_watched
+        self._on_watched: Callable[[bool], None] | None = None
         self._limit = limit
         self._readers: dict[str, _Reader] = {}
         self._listeners: list[Listener] = []

@@ -27,7 +27,8 @@ class Stage:
     def __init__(self, limit: int = 10_000) -> None:
         self.clock = FakeClock()
         self.said: list[bool] = []
-        self.broadcast = Broadcast(self.clock, "crew", on_watched=self.said.append, limit=limit)
+        self.broadcast = Broadcast(self.clock, "crew", limit=limit)
+        self.broadcast.when_watched(self.said.append)
 
 
 class Listener:
