@@ -57,7 +57,7 @@ class AgentHost:
         self._slots = slots
         self._give_up = give_up
         self._stuck_seconds = stuck_seconds
-        self._role = ""
+        self._worker = self._role = ""
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(
             ThreadPoolExecutor(slots * BLOCKING_CALLS_PER_SLOT, thread_name_prefix="raypool-call")
@@ -67,7 +67,7 @@ class AgentHost:
         self._running: dict[int, Letter | Parcel] = {}
         self._unanswered: dict[int, Letter] = {}
         self._quiet = asyncio.Event()
-        self._unwanted: set[int] = set()
+        self._unwanted: dict[int, None] = {}
         self._slot_tasks: list[asyncio.Task[None]] = []
         self._forgetting: set[asyncio.Task[None]] = set()
         self._finished = 0
@@ -84,7 +84,7 @@ class AgentHost:
 
     def start(self, start: AgentStart, snapshot: str | None = None) -> None:
         """Initialise the agent; raises what it raises."""
-        self._role = start.role
+        self._worker, self._role = start.worker, start.role
         self._thread.start()
         begun = asyncio.run_coroutine_threadsafe(self._begin(start, snapshot), self._loop)
         begun.result()
@@ -235,10 +235,16 @@ class AgentHost:
             if number in self._running:
                 self._engine.cancel(number)
             elif number not in self._ended:
-                self._unwanted.add(number)
+                self._refuse(number)
                 self._forget(number)
                 dropped.append(number)
         return dropped
+
+    def _refuse(self, number: int) -> None:
+        """Do not start a task that may be on its way; most that come were sent lately."""
+        self._unwanted[number] = None
+        if len(self._unwanted) > OUTCOMES_UNDER_WAY:
+            del self._unwanted[next(iter(self._unwanted))]
 
     def _forget(self, number: int) -> None:
         forgetting = self._loop.create_task(self._engine.forget(number))
@@ -256,7 +262,7 @@ class AgentHost:
                     self._answer(letter, await self._end_of(letter.notice.number, asked))
                 case Parcel(work) as parcel:
                     if work.number in self._unwanted:
-                        self._unwanted.discard(work.number)
+                        del self._unwanted[work.number]
                         self._report(parcel, Outcome(work.number))
                         continue
                     self._running[work.number] = parcel
@@ -322,14 +328,18 @@ class AgentHost:
                 self._leave_behind(stuck)
                 return
             if time.monotonic() > self._must_have_ended:
-                logger.error("the agent or its backend does not end; the worker's process does")
+                logger.error(
+                    "the agent of worker %r or its backend does not end; the worker's process does",
+                    self._worker,
+                )
                 self._give_up()
                 return
 
     def _leave_behind(self, stuck: list[int]) -> None:
         logger.error(
-            "a turn or a callback still runs %g s after it was interrupted; the worker's process "
-            "ends, is replaced, and its other tasks run again",
+            "a turn or a callback of worker %r still runs %g s after it was interrupted; the "
+            "worker's process ends, is replaced, and its other tasks run again",
+            self._worker,
             self._stuck_seconds,
         )
         for number in stuck:

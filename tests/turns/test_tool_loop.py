@@ -299,8 +299,7 @@ async def test_interrupt_leaves_a_def_tool_to_itself_and_ends_the_turn_at_once()
         turn = asyncio.create_task(one.run(ask()))
         await asyncio.to_thread(entered.wait)
         one.limits.interrupt()
-        async with asyncio.timeout(0.1):
-            failure = failure_of(await turn)
+        failure = failure_of(await turn)
         go_on.set()
 
     assert failure.kind == "Interrupted"
