@@ -165,7 +165,7 @@ class Asking:
         self._log.emit(
             "tool.called" if failure is None else "tool.failed",
             task=chain.work.id,
-            tool=use.name,
+            tool=use.name if use.name in self._tools else None,
             turn=chain.number,
             duration_ms=round((time.monotonic() - started) * 1000, 3),
             error_type=None if failure is None else type(failure).__name__,

@@ -123,4 +123,5 @@ def _check_before_turn(returned: object) -> None:
 
 
 def _brief(value: object) -> str:
-    return f"{value!r:.80}"
+    """What came, without a text that may be a prompt's or an answer's."""
+    return f"{value!r}" if isinstance(value, int | float) else type(value).__name__

@@ -85,6 +85,9 @@ class Replacer:
             if link is not None:
                 link.kill()
             raise
+        except Exception:  # whatever it is, the worker must not be waited for in vain
+            logger.exception("worker %r did not come back", name)
+            return None
         return link
 
     def _welcome(self, worker: WorkerRecord, link: WorkerLink) -> None:

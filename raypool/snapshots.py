@@ -8,7 +8,9 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+
+from raypool.schemas import problems_of
 
 NOTHING = "null"
 
@@ -34,12 +36,18 @@ def restored(restore: Callable[[Any], Any], snapshot: str) -> Any:
     """What to give `restore`: the pydantic model that it asks for, else what JSON made of it.
 
     Raises:
-        pydantic.ValidationError: the snapshot is not of that model any more.
+        ValueError: the snapshot is not of that model any more; says where, not what it holds.
         TypeError: the annotation names what cannot be found.
     """
     wanted = _annotation(restore)
     if isinstance(wanted, type) and issubclass(wanted, BaseModel) and snapshot != NOTHING:
-        return wanted.model_validate_json(snapshot)
+        try:
+            return wanted.model_validate_json(snapshot)
+        except ValidationError as error:
+            raise ValueError(
+                f"the snapshot is no {wanted.__name__} any more: {problems_of(error)}; give new "
+                "fields a default, or start on another ledger"
+            ) from None
     return json.loads(snapshot)
 
 

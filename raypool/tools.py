@@ -156,6 +156,10 @@ class ToolBox:
     def __len__(self) -> int:
         return len(self.tools)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a tool of that name."""
+        return name in self._by_name
+
     def bind(self, name: str, arguments: Mapping[str, Any]) -> Call:
         """The call that a model asks for.
 

@@ -200,9 +200,10 @@ class TurnEngine:
             return self._options
         if digest not in self._options_by_type:
             output_type = await self._library.output_type(digest)
-            self._options_by_type[digest] = msgspec.structs.replace(
-                self._options, output_type=output_type
-            )
+            options = msgspec.structs.replace(self._options, output_type=output_type)
+            if output_type.holder is None:  # a client may bring the type itself later
+                return options
+            self._options_by_type[digest] = options
         return self._options_by_type[digest]
 
     def _with_halt(self, outcome: Outcome) -> Outcome:

@@ -673,7 +673,7 @@ async def test_callback_that_decides_what_is_not_known_fails_its_task() -> None:
 
     assert (
         failure.message
-        == "handle_response must return None (idle), Prompt(text) or Halt(reason), got 'go on'"
+        == "handle_response must return None (idle), Prompt(text) or Halt(reason), got str"
     )
 
 

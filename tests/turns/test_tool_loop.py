@@ -162,7 +162,8 @@ async def test_model_is_told_why_its_call_came_to_nothing(
     assert text_of(outcome) == "I see."
     assert results(backend.asked[1]) == [("1", told_to_the_model, True)]
     [event] = [event for event in told(log) if event.name.startswith("tool.")]
-    assert (event.name, event.fields["tool"]) == ("tool.failed", use.name)
+    a_name_of_ours = None if use.name == "divine" else use.name
+    assert (event.name, event.fields.get("tool")) == ("tool.failed", a_name_of_ours)
 
 
 async def test_async_tool_runs_on_the_loop_and_its_list_is_json() -> None:
