@@ -335,9 +335,21 @@ class Client:
         collected = decode_collected(ray.get(self._dispatcher.collect.remote(self._id)))
         self._hand_over(collected.texts)
         self._resolve(collected.deliveries)
+        if collected.was_forgotten:
+            self._watch_again()
         if collected.has_stopped:
             self.fail(f"pool {self._info.name!r} has stopped")
             self._let_threads_end()
+
+    def _watch_again(self) -> None:
+        """Ask after every accepted task: deliveries were dropped while this process was away."""
+        with self._lock:
+            accepted = [(t, future) for t, future in self._futures.items() if future.is_accepted]
+        for ticket, future in accepted:
+            found: Found | None = self.call("watch", self._id, ticket, future.id)
+            if found is not None and found.ending is not None:
+                output_type = found.task.output_type
+                self._resolve([Delivery(ticket, found.ending, output_type=output_type)])
 
     def _hand_over(self, texts: list[TicketText]) -> None:
         for one in texts:

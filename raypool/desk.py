@@ -10,6 +10,7 @@ from raypool.messages import Delivery, TicketText
 FORGET_SECONDS = 120.0
 TEXT_LINGER_SECONDS = 0.05
 LONGEST_TEXT = 1_000_000
+MOST_FORGOTTEN = 10_000
 
 
 class Desk:
@@ -117,6 +118,7 @@ class Desks:
         self._clock = clock
         self._desks: dict[str, Desk] = {}
         self._seen: dict[str, float] = {}
+        self._forgotten: set[str] = set()
 
     def of(self, client: str) -> Desk:
         """The desk of a client that has just called."""
@@ -125,6 +127,12 @@ class Desks:
             self._forget_absent()
             self._desks[client] = Desk()
         return self._desks[client]
+
+    def was_forgotten(self, client: str) -> bool:
+        """Whether the client was forgotten since it was last asked, and has missed deliveries."""
+        was_forgotten = client in self._forgotten
+        self._forgotten.discard(client)
+        return was_forgotten
 
     def touch(self, client: str) -> None:
         """Note that a client is here, unless it has left."""
@@ -149,6 +157,8 @@ class Desks:
         self._seen.pop(client, None)
         if desk is not None:
             desk.interrupt()
+            if len(self._forgotten) < MOST_FORGOTTEN:
+                self._forgotten.add(client)
 
     def interrupt(self) -> None:
         """Let every `collect` that waits return."""

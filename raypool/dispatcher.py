@@ -131,6 +131,8 @@ class Dispatcher:
     async def collect(self, client: str) -> bytes:
         """What has ended for this client since its last call, as soon as something has."""
         desk = self._desks.of(client)
+        if self._desks.was_forgotten(client):
+            return encode(Collected([], was_forgotten=True))
         deliveries = await desk.collect(0.0 if self._stopped.is_set() else COLLECT_SECONDS)
         self._desks.touch(client)
         has_stopped = self._stopped.is_set() and not deliveries
@@ -229,7 +231,8 @@ class Dispatcher:
         self._desks.of(client)
         record = self._scheduler.get(task_id)
         if record is not None:
-            record.watchers.append((client, ticket))
+            if (client, ticket) not in record.watchers:
+                record.watchers.append((client, ticket))
             return Found(record.task, worker=record.worker)
         found = await self._find_ended(task_id)
         if found is None or found.ending is not None:

@@ -226,11 +226,15 @@ class Collected(msgspec.Struct, frozen=True, array_like=True):
     """Dispatcher to client: deliveries since the last call, and whether there will be more.
 
     The texts were generated before the deliveries.
+
+    Attributes:
+        was_forgotten: the client was away for so long that deliveries may have been dropped.
     """
 
     deliveries: list[Delivery]
     has_stopped: bool = False
     texts: list[TicketText] = []
+    was_forgotten: bool = False
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True):

@@ -300,3 +300,17 @@ async def test_client_that_calls_again_and_again_is_kept() -> None:
     desks.put("mine", delivery(1))
 
     assert await desk.collect(0.0) == [delivery(1)]
+
+
+async def test_client_that_was_away_too_long_is_told_once_when_it_is_back() -> None:
+    clock = FakeClock()
+    desks = Desks(clock)
+    desks.of("sleeper")
+    assert not desks.was_forgotten("sleeper")
+
+    clock.advance(FORGET_SECONDS + 1)
+    desks.put("sleeper", delivery(1))
+    desks.of("sleeper")
+
+    assert desks.was_forgotten("sleeper")
+    assert not desks.was_forgotten("sleeper")

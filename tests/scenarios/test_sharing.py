@@ -185,3 +185,16 @@ def test_async_with_ends_the_pool(local_ray: None) -> None:
             return pool
 
     assert repr(asyncio.run(ask())).endswith("stopped")
+
+
+def test_client_that_was_forgotten_asks_after_its_tasks(slow_pool: Pool) -> None:
+    dispatcher, client = slow_pool._client._dispatcher, slow_pool._client._id
+    futures = slow_pool.submit_many(["0.3 ends while nobody listens", "1 ends later"])
+    assert all(future.accepted(timeout=30) for future in futures)
+
+    ray.get(dispatcher.leave.remote(client))
+
+    assert [future.result(timeout=30).text for future in futures] == [
+        "0.3 ends while nobody listens",
+        "1 ends later",
+    ]
