@@ -42,6 +42,18 @@ def _with_open_backend(test: AsyncTest[Options]) -> Test[Options]:
 
 ATTEMPTS = 4
 
+TEST_OF_MESSAGES = "test_what_a_session_says_of_its_conversation_opens_another"
+TESTS_OF_MEMORY = {
+    "test_a_second_prompt_continues_the_conversation",
+    "test_a_session_continues_the_messages_that_it_is_opened_with",
+    "test_sessions_know_nothing_of_each_other",
+}
+TESTS_OF_ERRORS = {
+    "test_what_goes_wrong_is_yielded_and_not_raised",
+    "test_a_failed_turn_leaves_the_session_usable",
+    "test_no_error_shows_a_secret",
+}
+
 
 class BackendContract:
     """A test class for a backend of your own: subclass it and write the `backend` fixture.
@@ -52,7 +64,7 @@ class BackendContract:
                 return MyBackend()
 
     The attributes say what to ask. A backend whose answers do not depend on the
-    conversation sets `remembered = None`, and the tests of its memory are skipped.
+    conversation sets `remembered = None`, and the class then has no tests of memory.
 
     Attributes:
         question: a prompt that gets an answer.
@@ -60,7 +72,8 @@ class BackendContract:
         recall: a prompt that asks for what `fact` said.
         remembered: what the answer to `recall` has in it after `fact`, and only then; in
             capitals or not.
-        failing: a prompt whose turn ends in an error; `None` skips the tests of errors.
+        failing: a prompt whose turn ends in an error; `None` leaves out the tests of errors.
+        keeps_messages: its sessions have `messages`; raypool makes them for those that have not.
         secrets: texts that no `repr` and no error may show.
         sessions_side_by_side: how many sessions are run at a time.
         options: how each session is opened.
@@ -72,10 +85,20 @@ class BackendContract:
     recall: ClassVar[str] = "What is the password?"
     remembered: ClassVar[str | None] = "cobalt"
     failing: ClassVar[str | None] = None
+    keeps_messages: ClassVar[bool] = True
     secrets: ClassVar[tuple[str, ...]] = ()
     sessions_side_by_side: ClassVar[int] = 50
     options: ClassVar[SessionOptions] = SessionOptions(system="Be brief.", max_tokens=50)
     timeout: ClassVar[float] = 60.0
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Leave out the tests that say nothing of this backend."""
+        super().__init_subclass__(**options)
+        left_out = set() if cls.keeps_messages else {TEST_OF_MESSAGES}
+        left_out |= TESTS_OF_MEMORY if cls.remembered is None else set()
+        left_out |= TESTS_OF_ERRORS if cls.failing is None else set()
+        for name in left_out:
+            setattr(cls, name, None)
 
     @_with_open_backend
     async def test_a_turn_ends_in_one_result_and_nothing_after(self, backend: Backend) -> None:
@@ -130,9 +153,8 @@ class BackendContract:
         for prompt in (self.question, self.fact):
             assert await _answer(session, prompt), f"{prompt!r} got no answer"
         messages = session.messages
-        if messages is None:
-            pytest.skip("messages = None: raypool makes them of prompts and texts")
 
+        assert messages is not None, "a session without messages: set keeps_messages = False"
         assert not before, "messages must be a new list after a turn, or none before the first"
         assert [one["role"] for one in messages] == ["user", "assistant"] * 2
         assert self.fact in str(messages[2]), f"the third message is not the prompt: {messages}"
@@ -253,13 +275,11 @@ class BackendContract:
             assert secret not in text, "a secret can be read"
 
     def _what_is_remembered(self) -> str:
-        if self.remembered is None:
-            pytest.skip("remembered = None: answers do not depend on the conversation")
+        assert self.remembered is not None
         return self.remembered
 
     def _what_fails(self) -> str:
-        if self.failing is None:
-            pytest.skip("failing = None: no prompt is known to fail")
+        assert self.failing is not None
         return self.failing
 
 

@@ -79,6 +79,7 @@ def refuse(call: Call) -> Fault | None:
 
 class TestUsersOwnBackend(BackendContract):
     failing = FAILING
+    keeps_messages = False
 
     @pytest.fixture
     def backend(self) -> Backend:
