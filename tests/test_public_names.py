@@ -14,7 +14,8 @@ import raypool.testing
 DOCUMENTED = {
     raypool: """
         Pool Task TaskFuture TaskResult Response WorkerResults PoolStatus WorkerStatus
-        Agent RoleAgent AgentStart SessionOptions Prompt Halt Skip Turn Decision TelemetryEvent RetryPolicy
+        Agent RoleAgent AgentStart SessionOptions Prompt Halt Skip Turn Decision TelemetryEvent
+        RetryPolicy
         RaypoolError PoolStartError PoolStopped PoolFull InvalidTask
         UnknownRole UnknownWorker UnknownTask WaitTimeout LedgerError TaskCancelled
         TaskFailed TurnTimeout Interrupted WorkerDied BackendError
