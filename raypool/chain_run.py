@@ -173,9 +173,7 @@ class ChainRuns:
             chain.conversation.rewind()
         return decision
 
-    def _note(
-        self, chain: Chain, result: Answer | Failure, decision: Prompt | Halt | None
-    ) -> None:
+    def _note(self, chain: Chain, result: Answer | Failure, decision: Prompt | Halt | None) -> None:
         """The turn has ended for good, and its task with it unless the agent asks on."""
         chain.concluded = None if isinstance(decision, Prompt) else result
         if self._log.is_watched:

@@ -343,8 +343,7 @@ async def test_callback_of_the_end_that_raises_is_logged(
         (
             "handle_response",
             Skip("late"),
-            "handle_response must return None (idle), Prompt(text) or Halt(reason), "
-            "got Skip",
+            "handle_response must return None (idle), Prompt(text) or Halt(reason), got Skip",
         ),
     ],
 )
