@@ -25,7 +25,8 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
         model: the model; `None` means the backend's.
         tools: plain functions that the model may call, `def` or `async def`; their schemas
             come from type hints and docstrings. A method of the agent is called as its
-            callbacks are, never two at once; any other function may run beside them.
+            callbacks are, never two at once. Any other function may run beside them; a `def`
+            is left to itself when its turn is interrupted.
         output_type: what every answer must be: a pydantic model, or another type that
             pydantic can validate; `None` means text. A task's own goes first.
         parse_attempts: how many answers in all a model may give before one fits
@@ -136,6 +137,9 @@ class Agent:
     the same time. A `def` callback runs on the agent's callback thread, an
     `async` one on the agent's event loop. One that still blocks 5 seconds after it was
     interrupted, by a time-out, `Pool.interrupt` or `cancel`, costs the worker its process.
+    What runs after and between turns may take as long as a turn.
+
+    To return what a callback may not is to raise an error that says what it may.
 
     A callback must not wait for a task that its own worker may be given.
 
@@ -163,11 +167,12 @@ class Agent:
         """
 
     def pre_turn(self, turn: Turn, prompt: Content) -> BeforeTurn | Awaitable[BeforeTurn]:
-        """Runs before each turn, with what is about to be asked.
+        """Runs before each turn, and before each new attempt at it, with what it is to ask.
 
         `None` asks it as it is, a prompt replaces it, `Skip` ends the task `cancelled`, and
-        `Halt` puts the task back at the head of the line and takes no more. Raising fails
-        the turn, as a backend's error does, and it is not tried again.
+        `Halt` puts the task back at the head of the line and takes no more; a chain goes on
+        there if it comes back, and begins anew on another worker. Raising fails the turn, as
+        a backend's error does, and it is not tried again.
         """
         return None
 
@@ -187,8 +192,9 @@ class Agent:
         return None
 
     def handle_error(self, turn: Turn, error: TaskFailed) -> Decision | Awaitable[Decision]:
-        """Runs when a turn has failed for good: `BackendError`, `TurnTimeout`, `Interrupted`.
+        """Runs when a turn has failed for good, not when `handle_response` has failed its task.
 
+        `error` is a `BackendError`, `TurnTimeout`, `Interrupted`, or else what `pre_turn` raised.
         `None` fails the task with the error, `Prompt` asks another turn in the same
         conversation, which is then the task's, and `Halt` fails the task and takes no more.
         Raising is logged, and the task fails with the first error.

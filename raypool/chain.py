@@ -42,6 +42,7 @@ class Chain:
 
     __slots__ = (
         "_cost_usd",
+        "_is_halted",
         "_usage",
         "answers",
         "asked",
@@ -75,6 +76,7 @@ class Chain:
         self.exchanges = 0
         self.outcome: Outcome | None = None
         self.is_cancelled = False
+        self._is_halted = False
         self._usage = NO_USAGE
         self._cost_usd: float | None = 0.0
         self.turn_usage: Usage
@@ -100,12 +102,21 @@ class Chain:
         )
 
     def take_up(self, work: Assignment) -> None:
-        """Go on with another attempt at the same turn, after the last exchange that worked."""
+        """Go on with another attempt at the same turn, after the last exchange that worked.
+
+        A turn that a halt has kept from beginning is at the attempt that it was.
+        """
         self.work = work
-        self.attempt = work.attempt
+        if not self._is_halted:
+            self.attempt = work.attempt
+        self._is_halted = False
         self.outcome = None
         if self.exchanges_of_turn == 0:
             self._begin_turn(self.prompt)
+
+    def halt(self) -> None:
+        """Wait, before the turn, for the agent to be resumed."""
+        self._is_halted = True
 
     def leave_conversation(self) -> None:
         """Start the turn over when it is taken up, in a conversation that is found anew."""

@@ -91,8 +91,8 @@ class ChainRuns:
     async def run(self, work: Assignment, asked: Asked | None = None) -> Outcome:
         """A task's turns, up to its outcome; raises only cancellation.
 
-        A transient failure that may be followed by another attempt is an outcome too; the
-        chain goes on where it was when the task comes back.
+        A transient failure that may be followed by another attempt is an outcome too, and so
+        is a halt before a turn; the chain goes on where it was when the task comes back.
         """
         chain = self._paused.pop(work.number, None)
         if chain is None:
@@ -209,7 +209,10 @@ class ChainRuns:
         if conversation is not None and is_recorded and conversation.name is not None:
             added = conversation.added()
         chain.outcome = outcome = _outcome(chain, result, conversation=added)
-        if conversation is not None and not conversation.ends_by_itself:
+        if isinstance(result, Halt) and chain.has_begun:
+            chain.halt()
+            await self._keep(chain)
+        elif conversation is not None and not conversation.ends_by_itself:
             await self._leave(chain, is_recorded=is_recorded)
         if self._halting.is_halted:
             await self.finish(chain.work.number)
@@ -274,19 +277,24 @@ class ChainRuns:
         if self._log.is_watched:
             self._tell(chain, failure)
         conversation = chain.conversation
-        if conversation is not None and self._conversations.is_shared(conversation):
-            conversation.rewind()
-            chain.leave_conversation()
         if chain.has_begun or (conversation is not None and conversation.name):
-            self._paused[chain.work.number] = chain
-            if len(self._paused) > MOST_PAUSED:
-                await self.forget(next(iter(self._paused)))
+            await self._keep(chain)
         else:
             await self._leave(chain, is_recorded=False)
         chain.outcome = _outcome(chain, failure)
         if self._halting.is_halted:
             await self.finish(chain.work.number)
         return chain.outcome
+
+    async def _keep(self, chain: Chain) -> None:
+        """Keep a chain until its task comes back; the worker's conversation goes on without it."""
+        conversation = chain.conversation
+        if conversation is not None and self._conversations.is_shared(conversation):
+            conversation.rewind()
+            chain.leave_conversation()
+        self._paused[chain.work.number] = chain
+        if len(self._paused) > MOST_PAUSED:
+            await self.forget(next(iter(self._paused)))
 
     def _tell(self, chain: Chain, result: Answer | Failure) -> None:
         about: dict[str, Any] = {

@@ -60,6 +60,7 @@ class Run:
     turn: int = 1
     attempt: int = 1
     is_cancelled: bool = False
+    is_halted: bool = False
 
     @property
     def now(self) -> TurnPlan:
@@ -86,10 +87,12 @@ class Model:
         journal: what the agent is told, in order.
         ended: by number, what was reported last: `answer`, `again`, `failed`, `cancelled`,
             `skipped` or `returned`.
+        halts: how often the agent has halted.
     """
 
     journal: list[tuple[object, ...]] = field(default_factory=list)
     ended: dict[int, str] = field(default_factory=dict)
+    halts: int = 0
     halted: bool = False
     owes_post_run: bool = False
     current: Run | None = None
@@ -169,7 +172,9 @@ class Model:
     def _taken_up(self, run: Run) -> Run:
         """The run that waits for this attempt, if one does."""
         paused = self.paused.pop(run.number, run)
-        paused.attempt = run.attempt
+        if not paused.is_halted:
+            paused.attempt = run.attempt
+        paused.is_halted = False
         return paused
 
     def _begin(self, run: Run) -> None:
@@ -181,6 +186,9 @@ class Model:
         elif run.now.before == "halts" and self.once.is_first("halts", run.number, run.turn):
             self._halt()
             self._hear_all()
+            if run.turn > 1:
+                run.is_halted = True
+                self.paused[run.number] = run
             self._end(run, "returned")
         elif run.now.before == "raises":
             self._fail(run)
@@ -225,6 +233,7 @@ class Model:
     def _halt(self) -> None:
         if self.halted:
             return
+        self.halts += 1
         self.halted = self.owes_post_run = True
         for run in self.parcels:
             self.ended[run.number] = "returned"

@@ -254,6 +254,34 @@ async def test_retry_of_the_third_turn_of_a_chain_goes_on_where_it_was(memory: M
     assert backend.open_sessions == 0
 
 
+@pytest.mark.parametrize("memory", ["task", "worker"])
+async def test_chain_that_halts_before_a_turn_goes_on_there_when_it_comes_back(
+    memory: Memory,
+) -> None:
+    class Reviewed(Planned):
+        is_reviewed = False
+
+        def pre_turn(self, turn: Turn, prompt: Content) -> Halt | None:
+            if turn.number == 1 or self.is_reviewed:
+                return None
+            self.is_reviewed = True
+            return Halt("please review")
+
+    backend, agent = Steps("one", "two"), Reviewed(Prompt("b?"))
+    async with engine(backend, agent, TurnRules(memory=memory)) as one:
+        halted = await one.run(ask(prompt="a?"))
+        one.resume()
+        outcome = await one.run(ask(prompt="a?", attempt=2))
+
+    assert (halted.is_returned, halted.halt) == (True, "please review")
+    assert (halted.usage, outcome.usage) == (Usage(1, 1), Usage(1, 1))
+    assert text_of(outcome) == "two"
+    assert backend.asked == ["a?", "b?"]
+    assert backend.started == [[]]
+    assert agent.turns == [(1, 1), (2, 1)]
+    assert backend.open_sessions == 0
+
+
 async def test_worker_with_memory_goes_on_in_what_its_conversation_has_become_meanwhile() -> None:
     backend = Steps("one", CUT, "other", "two")
 

@@ -63,6 +63,7 @@ class Life:
         if self.model is not None:
             assert self.world.agent.journal == self.model.journal
             assert self.world.ended == self.model.ended
+            assert self.world.halts == self.model.halts
 
     def post(self, plan: Plan) -> None:
         self.tasks.append(len(self.tasks) + 1)

@@ -207,6 +207,7 @@ class World:
     Attributes:
         ended: by number, what was reported last, in the model's words.
         ends: by number, how often an end was reported that is for good.
+        halts: how often an outcome has told that the agent has halted.
     """
 
     def __init__(self, kind: type[Acting], slots: int) -> None:
@@ -222,6 +223,7 @@ class World:
         self.host._loop.time = self.clock.monotonic  # type: ignore[method-assign]
         self.ended: dict[int, str] = {}
         self.ends: Counter[int] = Counter()
+        self.halts = 0
         self._tries: dict[int, tuple[int, int]] = {}
         self._letters: dict[int, Any] = {}
         self._envelopes: dict[int, Any] = {}
@@ -295,6 +297,7 @@ class World:
 
     def _note(self, outcome: Outcome) -> None:
         what = self._word(outcome)
+        self.halts += outcome.halt is not None
         self.ended[outcome.number] = what
         self.ends[outcome.number] += what not in COMES_AGAIN
         if outcome.failure is not None:
