@@ -29,7 +29,6 @@ from raypool.tools import Call, ToolBox, error_text, result_text
 from raypool.usage import Usage
 
 EVENT_TYPES = get_args(Event)
-ENDS = (ResultEvent, ErrorEvent)
 INVALID_ANSWER = "InvalidAnswer"
 
 
@@ -116,15 +115,21 @@ class Asking:
         if not hasattr(stream, "aclose"):
             stream = await _closable(stream)
         events: list[Event] = []
+        is_heard = self._handles_events or chain.work.streams
         try:
             async for event in stream:
                 if not isinstance(event, EVENT_TYPES):
                     return _broken_contract(f"yielded a {type(event).__name__}, which is no event")
                 events.append(event)
-                if self._handles_events or chain.work.streams:
+                if is_heard:
                     await self._hand_on(chain, event)
-                if isinstance(event, ENDS):
-                    return _take(chain, conversation, asked, events)
+                if isinstance(event, ResultEvent):
+                    chain.take_result(events, event)
+                    if conversation.keeps_own_record:
+                        conversation.remember(asked, chain.text)
+                    return None
+                if isinstance(event, ErrorEvent):
+                    return event
         finally:
             chain.count(*_consumption(events))
             await stream.aclose()
@@ -184,19 +189,6 @@ class Asking:
         return await settled(await by_itself(call.function, **call.kwargs))
 
 
-def _take(
-    chain: Chain, conversation: Conversation, asked: Content, events: list[Event]
-) -> ErrorEvent | None:
-    last = events[-1]
-    if isinstance(last, ErrorEvent):
-        return last
-    assert isinstance(last, ResultEvent)
-    chain.take_result(events, last)
-    if conversation.keeps_own_record:
-        conversation.remember(asked, chain.text)
-    return None
-
-
 def _parse(
     chain: Chain, output_type: OutputType, parse_attempts: int
 ) -> Content | ErrorEvent | None:
@@ -239,9 +231,11 @@ def _open_calls(chain: Chain) -> list[ToolUseEvent]:
 def _consumption(events: list[Event]) -> tuple[Usage, float | None]:
     """Tokens and USD of an exchange; what one that failed cost is not known, and left out."""
     last = events[-1] if events else None
-    cost_usd = last.cost_usd if isinstance(last, ResultEvent) else 0.0
-    if isinstance(last, ResultEvent) and last.usage is not None:
-        return last.usage, cost_usd
+    cost_usd: float | None = 0.0
+    if isinstance(last, ResultEvent):
+        cost_usd = last.cost_usd
+        if last.usage is not None:
+            return last.usage, cost_usd
     counted = [event.usage for event in events if isinstance(event, UsageEvent)]
     return (counted[-1] if counted else NO_USAGE), cost_usd
 

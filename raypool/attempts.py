@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+import msgspec
 
 from raypool.agent import Halt, Prompt, SessionOptions, Skip
 from raypool.asking import Asking
@@ -29,7 +31,7 @@ Result: TypeAlias = Answer | Failure | Skip | Halt | None
 """What came of a turn; `None` for a task that was cancelled."""
 
 
-class Turned(NamedTuple):
+class Turned(msgspec.Struct, frozen=True):
     """A turn that has ended.
 
     Attributes:
@@ -85,7 +87,8 @@ class Attempts:
     async def make(self, chain: Chain) -> Turned:
         """One attempt at the chain's turn, and what the agent says to it; raises cancellation."""
         started = self._clock.monotonic()
-        seconds = self.limit_of(chain)
+        timeout = chain.work.timeout
+        seconds = self._turn_timeout if timeout is None else timeout
         try:
             with self._limits.turn(chain.work.number, seconds) as limit:
                 turned = await self._attempt(chain, started)
@@ -97,11 +100,6 @@ class Attempts:
         if limit.has_expired:
             return Turned(failure_of_timeout(chain, seconds, self._since(started)))
         return turned
-
-    def limit_of(self, chain: Chain) -> float:
-        """How long an attempt may take, in seconds."""
-        timeout = chain.work.timeout
-        return self._turn_timeout if timeout is None else timeout
 
     async def _attempt(self, chain: Chain, started: float) -> Turned:
         work = chain.work

@@ -41,9 +41,10 @@ class Chain:
     """
 
     __slots__ = (
-        "_cost_usd",
+        "_consumed",
         "_is_halted",
-        "_usage",
+        "_taken",
+        "_turn_from",
         "answers",
         "asked",
         "attempt",
@@ -62,8 +63,6 @@ class Chain:
         "result",
         "seen",
         "text",
-        "turn_cost_usd",
-        "turn_usage",
         "work",
     )
 
@@ -77,10 +76,8 @@ class Chain:
         self.outcome: Outcome | None = None
         self.is_cancelled = False
         self._is_halted = False
-        self._usage = NO_USAGE
-        self._cost_usd: float | None = 0.0
-        self.turn_usage: Usage
-        self.turn_cost_usd: float | None
+        self._consumed: list[tuple[Usage, float | None]] = []
+        self._taken = 0
         self.result: ResultEvent | None
         self.events: list[Event]
         self._begin_turn(work.prompt)
@@ -131,16 +128,17 @@ class Chain:
 
     def count(self, usage: Usage, cost_usd: float | None) -> None:
         """Add what an exchange has consumed; a cost that is not known makes the sum so."""
-        self._usage = usage if self._usage is NO_USAGE else self._usage + usage
-        self.turn_usage = usage if self.turn_usage is NO_USAGE else self.turn_usage + usage
-        self._cost_usd = _sum(self._cost_usd, cost_usd)
-        self.turn_cost_usd = _sum(self.turn_cost_usd, cost_usd)
+        self._consumed.append((usage, cost_usd))
 
     def take_consumption(self) -> tuple[Usage, float | None]:
         """Tokens and USD since they were last taken; each is reported once."""
-        taken = self._usage, self._cost_usd
-        self._usage, self._cost_usd = NO_USAGE, 0.0
-        return taken
+        fresh = self._consumed[self._taken :] if self._taken else self._consumed
+        self._taken = len(self._consumed)
+        return fresh[0] if len(fresh) == 1 else _sum(fresh)
+
+    def turn_consumption(self) -> tuple[Usage, float | None]:
+        """Tokens and USD of this turn."""
+        return _sum(self._consumed[self._turn_from :])
 
     def take_result(self, events: list[Event], result: ResultEvent) -> None:
         """Note an exchange that ended in a result."""
@@ -150,7 +148,7 @@ class Chain:
         self.exchanges_of_turn += 1
         self.result = result
         self.text = "".join(texts)
-        self.is_plain = len(texts) + 1 == len(events) == len(self.events)
+        self.is_plain = self.events is events and len(texts) + 1 == len(events)
 
     def _begin_turn(self, prompt: Content) -> None:
         self.prompt = prompt
@@ -164,9 +162,16 @@ class Chain:
         self.result = None
         self.parsed: Any = None
         self.answers: list[str] = []
-        self.turn_usage = NO_USAGE
-        self.turn_cost_usd = 0.0
+        self._turn_from = len(self._consumed)
 
 
-def _sum(total: float | None, cost_usd: float | None) -> float | None:
-    return None if total is None or cost_usd is None else total + cost_usd
+def _sum(consumed: list[tuple[Usage, float | None]]) -> tuple[Usage, float | None]:
+    usage = NO_USAGE
+    cost_usd: float | None = 0.0
+    for more, costs in consumed:
+        usage += more
+        if costs is None or cost_usd is None:
+            cost_usd = None
+        else:
+            cost_usd += costs
+    return usage, cost_usd

@@ -26,6 +26,7 @@ from raypool.outcomes import (
     failure_of_timeout,
     failure_of_too_many_turns,
     response_of,
+    sendable,
 )
 from raypool.response import Response
 from raypool.snapshots import snapshot_json
@@ -89,7 +90,7 @@ class ChainRuns:
         self.hear_waiting: Callable[[], Awaitable[None] | None] | None = None
 
     async def run(self, work: Assignment, asked: Asked | None = None) -> Outcome:
-        """A task's turns, up to its outcome; raises only cancellation.
+        """A task's turns, up to what is reported of them; raises only cancellation.
 
         A transient failure that may be followed by another attempt is an outcome too, and so
         is a halt before a turn; the chain goes on where it was when the task comes back.
@@ -101,12 +102,18 @@ class ChainRuns:
             chain.take_up(work)
         self._running[work.number] = chain
         try:
-            return await self._run(chain)
+            return self.reported(await self._run(chain))
         except asyncio.CancelledError:
             await self._leave(chain, is_recorded=False)
             raise
         finally:
             del self._running[work.number]
+
+    def reported(self, outcome: Outcome) -> Outcome:
+        """An outcome as it is sent; it tells of a halt as late as can be, which may be over."""
+        if self._halting.is_halted and (reason := self._halting.take_report()) is not None:
+            outcome = msgspec.structs.replace(outcome, halt=reason)
+        return sendable(outcome)
 
     def cancel(self, number: int) -> None:
         """Interrupt a task whose answer nobody wants any more."""
@@ -136,7 +143,8 @@ class ChainRuns:
             return _outcome(chain, chain.concluded)
         if self._limits.is_interrupted(number):
             return _outcome(chain, failure_of_interrupt(chain, 0.0))
-        return _outcome(chain, failure_of_timeout(chain, self._attempts.limit_of(chain), 0.0))
+        seconds = chain.work.timeout or self._rules.turn_timeout
+        return _outcome(chain, failure_of_timeout(chain, seconds, 0.0))
 
     async def _run(self, chain: Chain) -> Outcome:
         while True:
@@ -154,24 +162,22 @@ class ChainRuns:
             if self.hear_waiting is not None and (hearing := self.hear_waiting()) is not None:
                 await hearing
             if chain.is_cancelled:
-                result = None
-            following = self._what_follows(chain, result, decision)
-            if not isinstance(following, Prompt):
-                return await self._end(chain, following)
-            chain.go_on(following.text)
+                result = decision = None
+            if isinstance(decision, Prompt):
+                result = self._go_on(chain, result, decision)
+            if not isinstance(decision, Prompt) or isinstance(result, Failure):
+                outcome = self._outcome_of(chain, result)
+                return outcome if self._is_over(chain) else await self._end(chain, result, outcome)
 
-    def _what_follows(
-        self, chain: Chain, result: Result, decision: Prompt | Halt | None
-    ) -> Result | Prompt:
-        """What the task ends with, or the prompt that it goes on with."""
-        if result is None or not isinstance(decision, Prompt):
-            return result
+    def _go_on(self, chain: Chain, result: Result, decision: Prompt) -> Failure | None:
+        """Begin the turn that the agent asks for; the task's failure when it may take no more."""
         most = self._rules.max_turns_per_task
         if max(chain.exchanges, chain.number) >= most:
             return failure_of_too_many_turns(chain, most)
         if isinstance(result, Failure) and chain.conversation is not None:
             chain.conversation.rewind()
-        return decision
+        chain.go_on(decision.text)
+        return None
 
     def _note(self, chain: Chain, result: Answer | Failure, decision: Prompt | Halt | None) -> None:
         """The turn has ended for good, and its task with it unless the agent asks on."""
@@ -203,23 +209,30 @@ class ChainRuns:
             )
         return decision
 
-    async def _end(self, chain: Chain, result: Result) -> Outcome:
-        conversation, is_recorded = chain.conversation, isinstance(result, Answer)
-        added = None
-        if conversation is not None and is_recorded and conversation.name is not None:
-            added = conversation.added()
-        chain.outcome = outcome = _outcome(chain, result, conversation=added)
+    def _outcome_of(self, chain: Chain, result: Result) -> Outcome:
+        """What is reported of a task that has ended."""
+        conversation, added = chain.conversation, None
+        if conversation is not None and conversation.name is not None:
+            added = conversation.added() if isinstance(result, Answer) else None
+        chain.outcome = _outcome(chain, result, added)
+        return chain.outcome
+
+    def _is_over(self, chain: Chain) -> bool:
+        """Whether nothing is left to do once the task has ended."""
+        conversation = chain.conversation
+        has_conversation = conversation is not None and not conversation.ends_by_itself
+        return not (has_conversation or self._has_snapshots or self._halting.is_halted)
+
+    async def _end(self, chain: Chain, result: Result, outcome: Outcome) -> Outcome:
         if isinstance(result, Halt) and chain.has_begun:
             chain.halt()
             await self._keep(chain)
-        elif conversation is not None and not conversation.ends_by_itself:
-            await self._leave(chain, is_recorded=is_recorded)
+        else:
+            await self._leave(chain, is_recorded=isinstance(result, Answer))
         if self._halting.is_halted:
             await self.finish(chain.work.number)
-        if not self._has_snapshots:
-            return outcome
         snapshot = await self.snapshot(chain.work.number)
-        return msgspec.structs.replace(outcome, snapshot=snapshot)
+        return outcome if snapshot is None else msgspec.structs.replace(outcome, snapshot=snapshot)
 
     async def _leave(self, chain: Chain, *, is_recorded: bool) -> None:
         conversation, chain.conversation = chain.conversation, None
@@ -313,13 +326,14 @@ class ChainRuns:
                 **about,
             )
             return
+        usage, cost_usd = chain.turn_consumption()
         self._log.emit(
             "prompt.stop",
             model=result.model,
             stop_reason=result.stop_reason,
-            input_tokens=chain.turn_usage.input_tokens,
-            output_tokens=chain.turn_usage.output_tokens,
-            cost_usd=chain.turn_cost_usd,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost_usd=cost_usd,
             **about,
         )
 
@@ -327,16 +341,31 @@ class ChainRuns:
 def _outcome(
     chain: Chain, result: Result, conversation: records.Conversation | None = None
 ) -> Outcome:
+    number, turns, asked = chain.work.number, chain.exchanges, chain.asked
     usage, cost_usd = chain.take_consumption()
+    if isinstance(result, Answer):
+        # By position: by name it takes three times as long.
+        return Outcome(
+            number,
+            result,
+            None,
+            usage,
+            cost_usd,
+            turns,
+            False,
+            None,
+            None,
+            conversation,
+            None,
+            asked,
+        )
     return Outcome(
-        chain.work.number,
-        answer=result if isinstance(result, Answer) else None,
+        number,
         failure=result if isinstance(result, Failure) else None,
         usage=usage,
         cost_usd=cost_usd,
-        turns=chain.exchanges,
+        turns=turns,
         is_returned=isinstance(result, Halt),
         skipped=result.reason if isinstance(result, Skip) else None,
-        conversation=conversation,
-        asked=chain.asked,
+        asked=asked,
     )

@@ -304,7 +304,8 @@ async def close_quietly(opened: Session | Backend, watchdog: Watchdog) -> None:
 
 def _must_close(opened: Session | Backend) -> bool:
     close = getattr(opened, "close", None)
-    return close is not None and getattr(close, "__func__", None) not in NOTHING_TO_CLOSE
+    does_nothing = close is None or getattr(close, "__func__", None) in NOTHING_TO_CLOSE
+    return not does_nothing
 
 
 async def settled(value: Any) -> Any:

@@ -254,12 +254,6 @@ class AgentHost:
     async def _slot(self) -> None:
         while not self._is_stopping:
             match await self._mailbox.get():
-                case Letter() as letter:
-                    await self._hear(letter)
-                case Wish(letter, prompt):
-                    self._running[letter.notice.number] = letter
-                    asked = self._engine.ask(letter.notice, prompt, self._role)
-                    self._answer(letter, await self._end_of(letter.notice.number, asked))
                 case Parcel(work) as parcel:
                     if work.number in self._unwanted:
                         del self._unwanted[work.number]
@@ -267,6 +261,12 @@ class AgentHost:
                         continue
                     self._running[work.number] = parcel
                     self._report(parcel, await self._end_of(work.number, self._engine.run(work)))
+                case Letter() as letter:
+                    await self._hear(letter)
+                case Wish(letter, prompt):
+                    self._running[letter.notice.number] = letter
+                    asked = self._engine.ask(letter.notice, prompt, self._role)
+                    self._answer(letter, await self._end_of(letter.notice.number, asked))
 
     def _slot_ended(self, slot: asyncio.Task[None]) -> None:
         """Without the slot its tasks would wait for ever."""
@@ -287,7 +287,7 @@ class AgentHost:
         with self._progress:
             self._finished += 1
             self._progress.notify_all()
-        if not _may_come_again(outcome):
+        if outcome.answer is not None or not _may_come_again(outcome):
             self._ended[outcome.number] = None
             if len(self._ended) > OUTCOMES_UNDER_WAY:
                 del self._ended[next(iter(self._ended))]

@@ -20,11 +20,11 @@ class Limits:
 
     def turn(self, number: int, seconds: float) -> Limit:
         """A limit for a turn; raises `TimeoutError` when the turn was cut short."""
-        return self._watchdog.limit(seconds, self._turns, number)
+        return Limit(self._watchdog, seconds, self._turns, number)
 
     def callbacks(self, number: int, seconds: float) -> Limit:
         """A limit for callbacks; raises `TimeoutError` when they were cut short."""
-        return self._watchdog.limit(seconds, self._callbacks, number)
+        return Limit(self._watchdog, seconds, self._callbacks, number)
 
     def interrupt(self, number: int | None = None) -> int:
         """Interrupt the running turn of a task, or of all; how many."""

@@ -59,17 +59,18 @@ def answer_of(chain: Chain, duration_ms: float) -> Answer:
 
 def response_of(chain: Chain, answer: Answer) -> Response:
     """The answer as the agent sees it, with what the turn has consumed."""
-    result = ResultEvent(answer.model, answer.stop_reason, chain.turn_usage, chain.turn_cost_usd)
+    usage, cost_usd = chain.turn_consumption()
+    result = ResultEvent(answer.model, answer.stop_reason, usage, cost_usd)
     return Response(
         text=answer.text,
-        usage=chain.turn_usage,
+        usage=usage,
         duration_ms=answer.duration_ms,
         model=answer.model,
         stop_reason=answer.stop_reason,
         session_id=answer.session_id,
         events=tuple(answer.events or plain_events(answer.text, result)),
         parsed=chain.parsed,
-        cost_usd=chain.turn_cost_usd,
+        cost_usd=cost_usd,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 import msgspec
@@ -19,7 +19,6 @@ from raypool.conversations import Conversations, close_quietly, settled
 from raypool.halting import Halting
 from raypool.limits import Limits
 from raypool.messages import Asked, Assignment, Notice, Outcome
-from raypool.outcomes import sendable
 from raypool.output_type import OutputType
 from raypool.snapshots import restored, snapshot_json
 from raypool.telemetry import EventLog
@@ -110,10 +109,10 @@ class TurnEngine:
         await close_quietly(self._backend, self._watchdog)
         self._callbacks.close()
 
-    async def run(self, work: Assignment, asked: Asked | None = None) -> Outcome:
+    def run(self, work: Assignment, asked: Asked | None = None) -> Coroutine[Any, Any, Outcome]:
         """A task's turns, up to its outcome; raises only cancellation."""
         assert self._runs is not None, "the engine has not begun"
-        return sendable(self._with_halt(await self._runs.run(work, asked)))
+        return self._runs.run(work, asked)
 
     async def ask(self, notice: Notice, prompt: Prompt, role: str) -> Outcome:
         """The turns that the agent asked for when it heard a notice: a task of its own."""
@@ -133,7 +132,7 @@ class TurnEngine:
             self.log.emit("halted", reason=decision.reason)
             await self._runs.finish(notice.number)
         snapshot = await self._runs.snapshot(notice.number)
-        return sendable(self._with_halt(Outcome(notice.number, snapshot=snapshot)))
+        return self._runs.reported(Outcome(notice.number, snapshot=snapshot))
 
     def cancel(self, number: int) -> None:
         """Interrupt a task whose answer nobody wants any more."""
@@ -205,11 +204,6 @@ class TurnEngine:
                 return options
             self._options_by_type[digest] = options
         return self._options_by_type[digest]
-
-    def _with_halt(self, outcome: Outcome) -> Outcome:
-        """Tell of a halt as late as can be: it may be over by then."""
-        reason = self.halting.take_report()
-        return outcome if reason is None else msgspec.structs.replace(outcome, halt=reason)
 
 
 def _drop_text(number: int, text: str) -> None:

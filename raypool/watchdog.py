@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from types import TracebackType
 
@@ -17,20 +18,16 @@ class Watchdog:
     def __init__(self) -> None:
         self._limits: dict[Limit, None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._next_bark = math.inf
 
-    def limit(
-        self, seconds: float, listed: dict[int, Limit] | None = None, number: int = 0
-    ) -> Limit:
-        """A context that is cancelled after `seconds`, and then raises `TimeoutError`.
-
-        While something runs in it, it is `listed` under its `number`.
-        """
-        return Limit(self, seconds, listed, number)
+    def limit(self, seconds: float) -> Limit:
+        """A context that is cancelled after `seconds`, and then raises `TimeoutError`."""
+        return Limit(self, seconds)
 
     def watch(self, limit: Limit) -> None:
         """Cancel `limit` at its deadline."""
         self._limits[limit] = None
-        if self._timer is None or limit.deadline < self._timer.when():
+        if limit.deadline < self._next_bark:
             self._set_timer(limit.deadline)
 
     def leave(self, limit: Limit) -> None:
@@ -41,9 +38,11 @@ class Watchdog:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(when, self._bark)
+        self._next_bark = when
 
     def _bark(self) -> None:
         self._timer = None
+        self._next_bark = math.inf
         now = asyncio.get_running_loop().time()
         for limit in [limit for limit in self._limits if limit.deadline <= now]:
             del self._limits[limit]
@@ -53,7 +52,9 @@ class Watchdog:
 
 
 class Limit:
-    """One coroutine's limit; made by `Watchdog.limit`.
+    """One coroutine's limit: a context that is cancelled, and then raises `TimeoutError`.
+
+    While something runs in it, it is `listed` under its `number`.
 
     Attributes:
         deadline: when it ends, on the loop's clock.
@@ -78,7 +79,11 @@ class Limit:
     )
 
     def __init__(
-        self, watchdog: Watchdog, seconds: float, listed: dict[int, Limit] | None, number: int
+        self,
+        watchdog: Watchdog,
+        seconds: float,
+        listed: dict[int, Limit] | None = None,
+        number: int = 0,
     ) -> None:
         self._watchdog = watchdog
         self._seconds = seconds
@@ -96,11 +101,12 @@ class Limit:
         return self.has_expired or self.is_interrupted
 
     def __enter__(self) -> Limit:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        self.deadline = asyncio.get_running_loop().time() + self._seconds
+        self.deadline = loop.time() + self._seconds
         self.cut_at = time.monotonic() + self._seconds
         self._watchdog.watch(self)
         if self._listed is not None:
@@ -117,7 +123,7 @@ class Limit:
         if self._listed is not None:
             del self._listed[self._number]
         task, self._task = self._task, None
-        if not self.was_cut:
+        if not (self.has_expired or self.is_interrupted):
             return
         assert task is not None
         is_mine = task.uncancel() <= self._cancelling
