@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from raypool.watchdog import Watchdog
+from raypool.watchdog import Limit, Watchdog
 
 
 def test_what_ends_in_time_is_left_alone() -> None:
@@ -81,3 +81,38 @@ def test_limits_may_be_nested() -> None:
         assert not outer.has_expired
 
     asyncio.run(work())
+
+
+def test_interrupt_after_the_deadline_changes_nothing() -> None:
+    async def hang(limit: Limit) -> None:
+        with limit:
+            try:
+                await asyncio.sleep(30)
+            finally:
+                limit.interrupt()
+                limit.mark_interrupted(0.0)
+
+    async def work() -> None:
+        limit = Watchdog().limit(0.01)
+        with pytest.raises(TimeoutError):
+            await hang(limit)
+        assert (limit.has_expired, limit.is_interrupted, limit.is_marked) == (True, False, False)
+
+    asyncio.run(work())
+
+
+def test_limit_that_began_last_and_ends_first_is_kept_each_time() -> None:
+    async def main() -> None:
+        watchdog = Watchdog()
+
+        async def work(seconds: float) -> None:
+            with pytest.raises(TimeoutError), watchdog.limit(seconds):
+                await asyncio.sleep(30)
+
+        later = asyncio.create_task(work(20.0))
+        for _ in range(3):
+            await asyncio.create_task(work(0.01))
+            assert not later.done()
+        later.cancel()
+
+    asyncio.run(main())
