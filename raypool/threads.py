@@ -20,7 +20,7 @@ async def to_its_end(
     except asyncio.CancelledError:
         if called.cancel():
             raise
-        while not called.done():
+        while not running.done():
             try:
                 await asyncio.wait({running})
             except asyncio.CancelledError:

@@ -44,7 +44,8 @@ class Watchdog:
         self._timer = None
         self._next_bark = math.inf
         now = asyncio.get_running_loop().time()
-        for limit in [limit for limit in self._limits if limit.deadline <= now]:
+        late = [limit for limit in self._limits if limit.deadline <= now]
+        for limit in sorted(late, key=lambda limit: limit.deadline):
             del self._limits[limit]
             limit.expire()
         if self._limits:

@@ -396,9 +396,9 @@ async def test_task_that_is_cancelled_between_its_turns_takes_no_other() -> None
 
 async def test_timeout_of_a_task_is_that_of_each_of_its_turns() -> None:
     async def slowly() -> str:
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.2)
         return "in time"
 
     backend = Steps(slowly, slowly, slowly)
     async with engine(backend, Planned(Prompt("b?"), Prompt("c?"))) as one:
-        assert text_of(await one.run(ask(timeout=0.15))) == "in time"
+        assert text_of(await one.run(ask(timeout=0.5))) == "in time"

@@ -531,7 +531,7 @@ async def test_callback_that_does_not_end_is_cut_off_and_changes_nothing(
 
     rules = TurnRules(turn_timeout=0.02)
     async with engine(agent=Endless(handle_response=Halt("enough")), rules=rules) as one:
-        assert text_of(await one.run(ask())) == "why?"
+        assert text_of(await one.run(ask(timeout=10.0))) == "why?"
 
     assert caplog.messages == [
         "handle_error or post_turn of worker 'crew-1' did not end within 0.02 s",

@@ -207,7 +207,7 @@ def test_error_that_handle_error_blocks_on_is_the_tasks(
     agent = Blocking("handle_error", release, is_async=is_async)
     rules = TurnRules(turn_timeout=0.02, max_attempts=1)
     one = doomed(ScriptedBackend(lambda prompt: OSError("no line")), agent, rules)
-    envelope = post(one.host, 1)
+    envelope = one.host.post([assignment(1, timeout=10.0)])
 
     assert one.has_given_up.wait(10)
 
@@ -239,7 +239,7 @@ def test_answer_is_reported_though_a_callback_after_it_blocks(
 
     agent.handle_response = handle_response  # type: ignore[method-assign]
     one = doomed(ScriptedBackend(), agent, TIMEOUT)
-    envelope = post(one.host, 1)
+    envelope = one.host.post([assignment(1, timeout=10.0)])
 
     assert one.has_given_up.wait(10)
 
