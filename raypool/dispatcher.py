@@ -298,6 +298,7 @@ class Dispatcher:
         await self._sender.settle_all(0.0 if self._hurry.is_set() else SETTLE_SECONDS)
         self._sender.deafen()
         unfinished = self._scheduler.unfinished
+        await self._listening.finish(FAREWELL_SECONDS)
         self._kill_workers()
         try:
             await self._ledger.close()

@@ -31,6 +31,11 @@ class Listening:
         if self._telling:
             await asyncio.wait(self._telling.values(), timeout=SETTLE_SECONDS)
 
+    async def finish(self, timeout: float) -> None:
+        """Return when what the workers had to tell is here: they are about to end."""
+        if self._hearing:
+            await asyncio.wait(self._hearing.values(), timeout=timeout)
+
     def _watch(self, is_watched: bool) -> None:
         self._is_watched = is_watched
         if is_watched:
