@@ -67,7 +67,8 @@ def test_model_that_calls_tools_without_end_fails_at_the_limit(
     with pytest.raises(BackendError, match=r"max_turns_per_task=6 turns, tool calls included"):
         api_pool.submit("go on and on", role="toolsmith").result(timeout=30)
 
-    assert len(provider.calls) == 6
+    lengths = {len(call.body["messages"]) for call in provider.calls}
+    assert lengths == {1, 3, 5, 7, 9, 11}  # one that was tried again has the length it had
 
 
 def test_wrong_arguments_are_told_to_the_model(api_pool: Pool, provider: Provider) -> None:
