@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from typing import Any, cast
+from typing import cast
 
 import cloudpickle
 import msgspec
@@ -22,6 +22,7 @@ from raypool.events import (
 from raypool.messages import Answer, Failure, Outcome, encode
 from raypool.model_pickling import dump_answer
 from raypool.response import Response
+from raypool.unicode import unicode_value
 
 BROKEN_CONTRACT = "BrokenContract"
 TOO_MANY_TURNS = "TooManyTurns"
@@ -161,17 +162,7 @@ def _packed(outcome: Outcome) -> bytes:
     try:
         return encode(outcome)
     except UnicodeEncodeError:
-        return encode(_unicode(msgspec.to_builtins(outcome, builtin_types=(bytes,))))
-
-
-def _unicode(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, (list, tuple)):
-        return [_unicode(item) for item in value]
-    if isinstance(value, dict):
-        return {_unicode(key): _unicode(item) for key, item in value.items()}
-    return value
+        return encode(unicode_value(msgspec.to_builtins(outcome, builtin_types=(bytes,))))
 
 
 def _joined(events: list[Event]) -> list[Event]:

@@ -71,24 +71,25 @@ class Replacer:
         self._sender.settled(self._scheduler.worker_gone(worker))
 
     async def _start(self, name: str) -> WorkerLink | None:
-        link: WorkerLink | None = None
+        """A new process that is ready; `None` when there is none, and the log says why."""
         try:
             snapshot = await self._ledger.read(lambda ledger: ledger.snapshot(name))
             link = await asyncio.to_thread(self._crew.start, name)
-            await await_ready(self._config, {name: link}, {name: snapshot})
+            await self._get_ready(name, link, snapshot)
         except (PoolStartError, LedgerError, WorkerGone, ValueError) as error:
             logger.warning("worker %r did not come back: %s", name, error)
-            if link is not None:
-                link.kill()
             return None
-        except asyncio.CancelledError:
-            if link is not None:
-                link.kill()
-            raise
         except Exception:  # whatever it is, the worker must not be waited for in vain
             logger.exception("worker %r did not come back", name)
             return None
         return link
+
+    async def _get_ready(self, name: str, link: WorkerLink, snapshot: str | None) -> None:
+        try:
+            await await_ready(self._config, {name: link}, {name: snapshot})
+        except BaseException:
+            link.kill()
+            raise
 
     def _welcome(self, worker: WorkerRecord, link: WorkerLink) -> None:
         self._links[worker.name] = link
