@@ -39,13 +39,15 @@ from raypool.task import Task
 from raypool.telemetry import TelemetryEvent
 
 if TYPE_CHECKING:
-    from raypool.config import RetryPolicy
+    from raypool.config import Autoscale, Budget, Price, RateLimit, RetryPolicy
     from raypool.pool import Pool
 
 __all__ = [
     "Agent",
     "AgentStart",
+    "Autoscale",
     "BackendError",
+    "Budget",
     "Decision",
     "Halt",
     "Interrupted",
@@ -56,7 +58,9 @@ __all__ = [
     "PoolStartError",
     "PoolStatus",
     "PoolStopped",
+    "Price",
     "Prompt",
+    "RateLimit",
     "RaypoolError",
     "Response",
     "RetryPolicy",
@@ -80,7 +84,10 @@ __all__ = [
     "WorkerStatus",
 ]
 
-_IMPORTED_WHEN_USED = {"Pool": "raypool.pool", "RetryPolicy": "raypool.config"}
+_IMPORTED_WHEN_USED = {
+    "Pool": "raypool.pool",
+    **dict.fromkeys(("Autoscale", "Budget", "Price", "RateLimit", "RetryPolicy"), "raypool.config"),
+}
 
 
 def __getattr__(name: str) -> object:

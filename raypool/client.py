@@ -73,11 +73,17 @@ class Client:
         _open_clients.add(self)
 
     def submit(
-        self, tasks: Sequence[Task], *, block: bool, workers: Sequence[str] = ()
+        self,
+        tasks: Sequence[Task],
+        *,
+        block: bool,
+        workers: Sequence[str] = (),
+        race: str | None = None,
     ) -> list[TaskFuture]:
         """Hand over checked tasks; waits for room unless told not to.
 
-        With `workers`, one for each task, only that worker may run it.
+        With `workers`, one for each task, only that worker may run it. Tasks of the same `race`
+        run on different workers.
 
         Raises:
             InvalidTask: the output type of one of them is none; nothing is handed over.
@@ -94,7 +100,8 @@ class Client:
         while start < len(tasks):
             with self._lock:
                 room = self._await_room(len(tasks) - start, block)
-                futures += map(self._enqueue, tasks[start : start + room], pins)
+                batch = tasks[start : start + room]
+                futures += map(self._enqueue, batch, pins, repeat(race))
             self._to_collect.set()
             self._to_send.set()
             start += room
@@ -251,9 +258,9 @@ class Client:
         self._ensure_open()
         return min(wanted, limit - len(self._futures))
 
-    def _enqueue(self, task: Task, worker: str | None) -> TaskFuture:
+    def _enqueue(self, task: Task, worker: str | None, race: str | None) -> TaskFuture:
         task_id = task.id or new_task_id()
-        sealed = self._sealer.seal(self._last_ticket + 1, task_id, task, worker)
+        sealed = self._sealer.seal(self._last_ticket + 1, task_id, task, worker, race)
         self._last_ticket += 1
         self._submitted += 1
         future = TaskFuture(self, task_id, task)

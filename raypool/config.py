@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PerMinute = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+HedgeAfter: TypeAlias = Seconds | Annotated[str, Field(pattern=r"^p[1-9][0-9]?$")]
+"""A number of seconds, or a percentile of how long turns take, as `"p95"`."""
+
+ROUTING_POLICIES = ("round_robin", "least_loaded", "next_free")
 
 
 class Options(BaseModel):
@@ -48,6 +55,83 @@ class RetryPolicy(Options):
     max_seconds: Seconds = 60.0
 
 
+class RateLimit(Options):
+    """What may be sent to a provider under one key, on the whole cluster.
+
+    A bucket holds one second's worth of each (at least one request; a turn that is larger than
+    the bucket runs it into debt), so in any window of w seconds at most w + 1 seconds' worth
+    goes out.
+
+    Attributes:
+        requests_per_minute: `None` sets no limit.
+        input_tokens_per_minute: likewise; tokens read from a prompt cache count as the provider
+            counts them: not at all.
+        output_tokens_per_minute: likewise.
+        adaptive: find the provider's own limit, and stay below it, by its refusals and headers.
+    """
+
+    requests_per_minute: PerMinute | None = None
+    input_tokens_per_minute: PerMinute | None = None
+    output_tokens_per_minute: PerMinute | None = None
+    adaptive: bool = True
+
+
+class Autoscale(Options):
+    """How many workers there are, by what waits.
+
+    Attributes:
+        min_size: never fewer; 0 lets the last worker go when there is nothing to do.
+        max_size: never more.
+        target_queued_per_worker: how many tasks may wait for each worker.
+        up_delay: how long more are wanted before some are added, in seconds.
+        down_delay: how long fewer are wanted before some go, in seconds.
+    """
+
+    min_size: Annotated[int, Field(ge=0)]
+    max_size: Annotated[int, Field(ge=1)]
+    target_queued_per_worker: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    up_delay: NotNegative = 1.0
+    down_delay: NotNegative = 60.0
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.max_size < self.min_size:
+            raise ValueError(
+                f"max_size must be at least min_size ({self.min_size}), got {self.max_size}"
+            )
+        return self
+
+
+class Budget(Options):
+    """The most that a pool may spend, earlier runs on the same ledger included.
+
+    What a turn can cost at most is set aside before it starts.
+
+    Attributes:
+        usd: in USD; `None` sets no limit.
+        tokens: input and output tokens together; likewise.
+    """
+
+    usd: NotNegative | None = None
+    tokens: Annotated[int, Field(ge=0)] | None = None
+
+
+class Price(Options):
+    """What a model costs, in USD per million tokens.
+
+    Attributes:
+        input_mtok: input tokens.
+        output_mtok: output tokens.
+        cache_read_mtok: input tokens that come from a prompt cache; `None` means `input_mtok`.
+        cache_write_mtok: input tokens that are put into one; likewise.
+    """
+
+    input_mtok: NotNegative
+    output_mtok: NotNegative
+    cache_read_mtok: NotNegative | None = None
+    cache_write_mtok: NotNegative | None = None
+
+
 class PoolConfig(Options):
     """Everything that `Pool.start` was told and that can be checked before anything starts."""
 
@@ -58,9 +142,18 @@ class PoolConfig(Options):
     role: Annotated[str, Field(min_length=1)] = "research assistant"
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 1
     memory: Literal["task", "worker"] = "task"
-    routing: Literal["round_robin"] = "round_robin"
+    routing: Literal["round_robin", "least_loaded", "next_free"] | bytes = "round_robin"
     mailbox_limit: Annotated[int, Field(ge=1)] | None = None
+    rate_limit: RateLimit = RateLimit()
     retry: RetryPolicy = RetryPolicy()
+    autoscale: Autoscale | None = None
+    budget: Budget | None = None
+    prices: dict[str, Price] = Field(default_factory=dict)
+    tenants: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
+    hedge_after: HedgeAfter | None = None
+    hedge_share: Share = 0.05
     turn_timeout: Seconds = 600.0
     max_turns_per_task: Annotated[int, Field(ge=1)] = 50
     parse_attempts: Annotated[int, Field(ge=1)] = 3

@@ -169,6 +169,10 @@ class Intake:
             submission.session,
             submission.worker,
             submission.output_type,
+            submission.priority,
+            submission.tenant,
+            submission.hedge_after,
+            submission.race,
         )
         record = TaskRecord(task)
         record.streams = submission.stream

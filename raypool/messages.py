@@ -13,6 +13,7 @@ import msgspec
 
 from raypool.events import Event, Verdict
 from raypool.ledger import EndedTask
+from raypool.provider_limits import ProviderLimits
 from raypool.records import AcceptedTask, Conversation, Ending
 from raypool.task import Content, State
 from raypool.usage import Usage
@@ -31,6 +32,10 @@ class Submission(msgspec.Struct, frozen=True, array_like=True):
     worker: str | None = None
     output_type: str | None = None
     stream: bool = False
+    priority: int = 0
+    tenant: str | None = None
+    hedge_after: float | str | None = None
+    race: str | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
@@ -62,6 +67,8 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
         output_type: the digest of the type that the answer must be.
         streams: its text is wanted as it is generated.
         may_wait: a refusal of this attempt is waited for.
+        exchanges: how many exchanges with the backend capacity is reserved for; the task pauses
+            before the next one. `None`: as many as it takes.
     """
 
     number: int
@@ -76,6 +83,7 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     output_type: str | None = None
     streams: bool = False
     may_wait: bool = True
+    exchanges: int | None = None
 
 
 class Notice(msgspec.Struct, frozen=True, array_like=True):
@@ -163,6 +171,9 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
         conversation: what the task adds to its session.
         snapshot: the agent's state after the task, as JSON.
         asked: the task that a notice has become.
+        requests: exchanges with the backend since the task's last outcome.
+        is_paused: the task goes on where it is once capacity is reserved for another exchange.
+        limits: what the provider last said of its limits.
     """
 
     number: int
@@ -177,6 +188,9 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     conversation: Conversation | None = None
     snapshot: str | None = None
     asked: Asked | None = None
+    requests: int = 0
+    is_paused: bool = False
+    limits: ProviderLimits | None = None
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
@@ -271,6 +285,27 @@ class PoolInfo(msgspec.Struct, frozen=True):
     roles: dict[str, str]
     max_pending: int
     keeps_ledger: bool
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What a worker's turns are limited and priced by; told once, as it is ready.
+
+    Attributes:
+        provider: where its turns go, as the URL of a server; empty when nobody limits them.
+        key: the fingerprint of the key that limits are counted by.
+        model: the model that answers.
+        max_tokens: the most output tokens of an exchange; `None` when nobody knows.
+        overhead_tokens: about how many input tokens an exchange has beside the conversation:
+            the system prompt and the tools.
+        is_priced: what the model costs is known.
+    """
+
+    provider: str = ""
+    key: str = ""
+    model: str | None = None
+    max_tokens: int | None = None
+    overhead_tokens: int = 0
+    is_priced: bool = False
 
 
 class WorkerReport(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from raypool.agent import Agent
+from raypool.config import ROUTING_POLICIES
 from raypool.telemetry import EventHandler, check_handler
 
 if TYPE_CHECKING:
@@ -65,6 +66,28 @@ def pack_handler(handler: EventHandler | None) -> bytes | None:
     with travelling_as_code():
         _check_pickles("on_event", handler)
         return _pickled(handler)
+
+
+def pack_routing(routing: object) -> str | bytes:
+    """The name of a policy, or a user's own, pickled; only the pool's dispatcher unpickles it.
+
+    Raises:
+        TypeError: it is neither, or cannot be pickled; says why.
+        ValueError: no policy has that name.
+    """
+    if isinstance(routing, str):
+        if routing not in ROUTING_POLICIES:
+            names = ", ".join(map(repr, ROUTING_POLICIES))
+            raise ValueError(f"routing must be one of {names} or an object, got {routing!r:.80}")
+        return routing
+    if isinstance(routing, type) or not callable(getattr(routing, "choose", None)):
+        raise TypeError(
+            "routing must be the name of a policy, or an object with a method "
+            f"choose(task, workers), got {routing!r:.80}"
+        )
+    with travelling_as_code():
+        _check_pickles("routing", routing)
+        return _pickled(routing)
 
 
 def _check_pickles(option: str, value: object) -> None:

@@ -18,7 +18,7 @@ import uuid_utils
 from raypool.agent import Agent, RoleAgent
 from raypool.backends.base import Backend
 from raypool.client import Client
-from raypool.config import RetryPolicy
+from raypool.config import Autoscale, Budget, Price, RateLimit, RetryPolicy
 from raypool.connection import connect
 from raypool.errors import (
     InvalidTask,
@@ -33,8 +33,10 @@ from raypool.future import TaskFuture
 from raypool.mapping import as_task, map_tasks
 from raypool.messages import PoolInfo, decode_ended, decode_found
 from raypool.names import find_dispatcher
+from raypool.payload import pack_routing
 from raypool.records import task_result
 from raypool.response import TaskResult, WorkerResults
+from raypool.routing import Routing
 from raypool.starting import ask_info, start_dispatcher
 from raypool.status import PoolStatus
 from raypool.stream import Stream
@@ -88,9 +90,16 @@ class Pool:
         backend: Backend | None = None,
         concurrency: int = 1,
         memory: Literal["task", "worker"] = "task",
-        routing: Literal["round_robin"] = "round_robin",
+        routing: str | Routing = "round_robin",
         mailbox_limit: int | None = None,
+        rate_limit: RateLimit | None = None,
         retry: RetryPolicy | None = None,
+        autoscale: Autoscale | None = None,
+        budget: Budget | None = None,
+        prices: Mapping[str, Price] | None = None,
+        tenants: Mapping[str, float] | None = None,
+        hedge_after: float | str | None = None,
+        hedge_share: float = 0.05,
         turn_timeout: float = 600.0,
         max_turns_per_task: int = 50,
         parse_attempts: int = 3,
@@ -116,10 +125,20 @@ class Pool:
             concurrency: how many turns each worker runs at once.
             memory: `"task"` gives each task a conversation of its own; `"worker"` gives
                 each worker one for its whole life.
-            routing: `"round_robin"`: task k goes to worker k mod N.
+            routing: who gets a task. `"round_robin"`: task k goes to worker k mod N;
+                `"least_loaded"`: to the worker that has the fewest; `"next_free"`: to the
+                first that is free; or an object with the `raypool.routing.Routing` protocol.
             mailbox_limit: at most so many tasks are sent to a worker beyond those it runs;
                 `None` adapts to how fast it is.
+            rate_limit: what may be sent to the provider; `None` means `RateLimit()`, which
+                finds the provider's own limit.
             retry: how often a failed turn is tried again; `None` means `RetryPolicy()`.
+            autoscale: how many workers there are, by what waits; `None` keeps their number.
+            budget: the most that may be spent; `None` sets no limit.
+            prices: what models cost, by their names; they come before the known prices.
+            tenants: the weights by which tenants share the workers; 1 for others.
+            hedge_after: when a second copy of a task is started, as in `Task`.
+            hedge_share: how many turns may be second copies, as a share of all.
             turn_timeout: the longest that one turn may run, in seconds.
             max_turns_per_task: the most turns of one task, when its agent asks for more or its
                 model calls tools; a task that reaches it fails.
@@ -149,9 +168,16 @@ class Pool:
             "role": role,
             "concurrency": concurrency,
             "memory": memory,
-            "routing": routing,
+            "routing": pack_routing(routing),
             "mailbox_limit": mailbox_limit,
+            "rate_limit": RateLimit() if rate_limit is None else rate_limit,
             "retry": RetryPolicy() if retry is None else retry,
+            "autoscale": autoscale,
+            "budget": budget,
+            "prices": dict(prices or {}),
+            "tenants": dict(tenants or {}),
+            "hedge_after": hedge_after,
+            "hedge_share": hedge_share,
             "turn_timeout": turn_timeout,
             "max_turns_per_task": max_turns_per_task,
             "parse_attempts": parse_attempts,
@@ -242,6 +268,9 @@ class Pool:
         timeout: float | None = None,
         output_type: Any = None,
         stream: bool = False,
+        priority: int = 0,
+        tenant: str | None = None,
+        hedge_after: float | str | None = None,
         block: bool = True,
     ) -> TaskFuture:
         """Hand over one task and return at once.
@@ -256,6 +285,10 @@ class Pool:
             output_type: what the answer must be: a pydantic model, or another type that
                 pydantic can validate; `Response.parsed` is then one.
             stream: let `TaskFuture.stream` give the text as it is generated.
+            priority: of the tasks that wait, those with a higher one go first.
+            tenant: on whose account it is; tenants share the workers by their weights.
+            hedge_after: start a second copy on another worker when there is no answer after so
+                many seconds, or a percentile of how long turns take, as `"p95"`.
             block: wait for room.
 
         Waits only when `max_pending` tasks of this process are unfinished, and not even
@@ -267,11 +300,22 @@ class Pool:
             PoolFull: there is no room, and the call may not wait.
             PoolStopped: the pool has stopped.
         """
-        options = (role, id, metadata, timeout, session, output_type, stream)
+        options = (
+            role,
+            id,
+            metadata,
+            timeout,
+            session,
+            output_type,
+            stream,
+            priority,
+            tenant,
+            hedge_after,
+        )
         task = prompt
         if not isinstance(task, Task):
             task = Task(task, *options)
-        elif any(option not in (None, False) for option in options):
+        elif any(option is not None and option is not False and option != 0 for option in options):
             raise InvalidTask("a Task brings its own options; submit takes none beside it")
         self._check(task)
         return self._client.submit([task], block=block and not _runs_event_loop())[0]

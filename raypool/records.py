@@ -29,6 +29,10 @@ class AcceptedTask(msgspec.Struct, frozen=True):
         worker: the only worker that may run it, while the pool has one of that name; `None`
             for any of its role.
         output_type: the digest of the type that its answer must be.
+        priority: of the tasks that wait, those with a higher one go first.
+        tenant: on whose account it is.
+        hedge_after: when a second copy of it is started: seconds, or a percentile as `p95`.
+        race: tasks with the same one run on different workers.
     """
 
     number: int
@@ -40,6 +44,10 @@ class AcceptedTask(msgspec.Struct, frozen=True):
     session: str | None = None
     worker: str | None = None
     output_type: str | None = None
+    priority: int = 0
+    tenant: str | None = None
+    hedge_after: float | str | None = None
+    race: str | None = None
 
 
 class Conversation(msgspec.Struct, frozen=True):

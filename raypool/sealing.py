@@ -20,7 +20,9 @@ class Sealer:
         self._known: set[str] = set()
         self._unsent: dict[str, bytes] = {}
 
-    def seal(self, ticket: int, task_id: str, task: Task, worker: str | None) -> msgspec.Raw:
+    def seal(
+        self, ticket: int, task_id: str, task: Task, worker: str | None, race: str | None = None
+    ) -> msgspec.Raw:
         """A task as it travels, made at once: the caller may change its metadata afterwards.
 
         Raises:
@@ -37,6 +39,10 @@ class Sealer:
             worker,
             None if task.output_type is None else self._digest(task.output_type),
             task.stream,
+            task.priority,
+            task.tenant,
+            task.hedge_after,
+            race,
         )
         try:
             return msgspec.Raw(encode(submission))

@@ -26,7 +26,8 @@ SELECT json_group_array(json_array(
     e.position,
     json_array(
         t.number, t.id, t.role, nullif(quote(t.timeout), 'NULL'), t.session, t.only_worker,
-        t.output_type, t.metadata, t.prompt, t.messages
+        t.output_type, t.priority, t.tenant, t.hedge_after, t.race,
+        t.metadata, t.prompt, t.messages
     ),
     json(iif(e.number IS NULL, 'null', json_array(
         e.number, e.state, e.worker, e.attempts, e.completed_at,
@@ -117,6 +118,10 @@ class TaskRow(NamedTuple):
     session: str | None
     only_worker: str | None
     output_type: str | None
+    priority: int
+    tenant: str | None
+    hedge_after: str | None
+    race: str | None
     metadata: str | None
     prompt: str | None
     messages: str | None
@@ -178,6 +183,10 @@ def task_row(task: AcceptedTask) -> TaskRow:
         session=task.session,
         only_worker=task.worker,
         output_type=task.output_type,
+        priority=task.priority,
+        tenant=task.tenant,
+        hedge_after=None if task.hedge_after is None else str(task.hedge_after),
+        race=task.race,
         metadata=None if task.metadata is None else _json(task.metadata),
         prompt=text,
         messages=messages,
@@ -234,6 +243,10 @@ def accepted_task(row: TaskRow) -> AcceptedTask:
         session=row.session,
         worker=row.only_worker,
         output_type=row.output_type,
+        priority=row.priority,
+        tenant=row.tenant,
+        hedge_after=_hedge_after(row.hedge_after),
+        race=row.race,
     )
 
 
@@ -284,6 +297,10 @@ def _json(value: Any) -> str:
 
 def _real(value: float | str | None) -> float | None:
     return None if value is None else float(value)
+
+
+def _hedge_after(text: str | None) -> float | str | None:
+    return text if text is None or text.startswith("p") else float(text)
 
 
 def _unicode(text: str | None) -> str | None:

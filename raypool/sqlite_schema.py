@@ -21,6 +21,10 @@ CREATE TABLE tasks (
     session TEXT,
     only_worker TEXT,  -- the one that may run it
     output_type TEXT,  -- digest
+    priority INTEGER NOT NULL,
+    tenant TEXT,
+    hedge_after TEXT,  -- seconds, or a percentile
+    race TEXT,         -- tasks of one run on different workers
     metadata TEXT,     -- JSON
     prompt TEXT,       -- the prompt, when it is a text
     messages TEXT,     -- the prompt, when it is messages: JSON

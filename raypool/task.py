@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -17,7 +18,9 @@ State: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelle
 
 MAX_ID_LENGTH = 512
 MAX_SESSION_LENGTH = 512
+MAX_TENANT_LENGTH = 128
 MAX_TIMEOUT_SECONDS = 1e9
+MAX_PRIORITY = 1_000_000
 _BLOCK_TYPES = ("text", "image")
 
 
@@ -35,6 +38,11 @@ class Task(msgspec.Struct, frozen=True):
         output_type: what the answer must be: a pydantic model, or another type that pydantic
             can validate; `None` means text.
         stream: the answer's text is wanted as it is generated, by `TaskFuture.stream`.
+        priority: of the tasks that wait, those with a higher one go first.
+        tenant: on whose account it is; tenants share the workers by their weights.
+        hedge_after: start a second copy on another worker when there is no answer after so many
+            seconds, or after a percentile of how long turns take, as `"p95"`; the first answer
+            is the one. `None` means the pool's.
     """
 
     prompt: Content
@@ -45,6 +53,9 @@ class Task(msgspec.Struct, frozen=True):
     session: str | None = None
     output_type: Any = None
     stream: bool = False
+    priority: int = 0
+    tenant: str | None = None
+    hedge_after: float | str | None = None
 
 
 def new_task_id() -> str:
@@ -71,6 +82,15 @@ def check_task(task: Task) -> None:
         _check_name(task.session, "session", MAX_SESSION_LENGTH)
     if not isinstance(task.stream, bool):
         raise InvalidTask(f"stream must be True or False, got {task.stream!r:.80}")
+    if task.tenant is not None:
+        _check_name(task.tenant, "tenant", MAX_TENANT_LENGTH)
+    if not _is_whole(task.priority) or abs(task.priority) > MAX_PRIORITY:
+        raise InvalidTask(
+            f"priority must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, "
+            f"got {task.priority!r:.80}"
+        )
+    if task.hedge_after is not None:
+        check_hedge_after(task.hedge_after)
 
 
 def check_prompt(prompt: object) -> None:
@@ -87,6 +107,25 @@ def check_prompt(prompt: object) -> None:
         raise InvalidTask(
             f"a prompt must be a text or a list of messages, got {type(prompt).__name__}"
         )
+
+
+def check_hedge_after(value: object) -> None:
+    """Refuse what is neither a number of seconds nor a percentile.
+
+    Raises:
+        InvalidTask: says what it must be, and what came.
+    """
+    is_percentile = isinstance(value, str) and re.fullmatch(r"p[1-9][0-9]?", value)
+    is_seconds = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    if not is_percentile and not is_seconds:
+        raise InvalidTask(
+            f'hedge_after must be a number of seconds above 0, or a percentile as "p95", '
+            f"got {value!r:.80}"
+        )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_text(text: str, what: str) -> None:

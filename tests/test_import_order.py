@@ -15,7 +15,7 @@ PACKAGE = Path(raypool.__file__).parent
 
 LAYERS = [
     # Words
-    "errors clock usage status stream watchdog window barrier config text_stream",
+    "errors clock usage status stream watchdog window barrier config text_stream provider_limits",
     "sqlite_schema sqlite_statements unicode threads",
     "task events prices file_hold telemetry schemas json_text",
     "response signatures",

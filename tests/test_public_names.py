@@ -15,7 +15,7 @@ DOCUMENTED = {
     raypool: """
         Pool Task TaskFuture TaskResult Response WorkerResults PoolStatus WorkerStatus
         Agent RoleAgent AgentStart SessionOptions Prompt Halt Skip Turn Decision TelemetryEvent
-        RetryPolicy
+        RateLimit RetryPolicy Autoscale Budget Price
         RaypoolError PoolStartError PoolStopped PoolFull InvalidTask
         UnknownRole UnknownWorker UnknownTask WaitTimeout LedgerError TaskCancelled
         TaskFailed TurnTimeout Interrupted WorkerDied BackendError

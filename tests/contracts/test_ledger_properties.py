@@ -58,6 +58,10 @@ tasks = st.builds(
     session=names,
     worker=names,
     output_type=names,
+    priority=st.integers(-1_000_000, 1_000_000),
+    tenant=names,
+    hedge_after=st.none() | st.sampled_from(["p1", "p95"]) | st.floats(1e-9, 1e9),
+    race=names,
 )
 endings = st.builds(
     Ending,
