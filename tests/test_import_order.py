@@ -30,6 +30,7 @@ LAYERS = [
     # Decisions
     "desk outbox retries sealing sqlite_file sqlite_sessions verdicts limits halting snapshots",
     "conversations mapping backlog mailbox sqlite_ledger kept_types",
+    "capacity",
     "chain sessions roster",
     "outcomes",
     "asking",
