@@ -51,6 +51,9 @@ LAYERS = [
     "dispatcher",
     "starting",
     # The handle
+    "handle",
+    "reading",
+    "submitting",
     "pool",
     "raypool",
     # Entrances
