@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 import cloudpickle
 import msgspec
 
-from raypool.backlog import TaskRecord
+from raypool.capacity.gate import ClosingGate
 from raypool.clock import SystemClock
 from raypool.config import PoolConfig
 from raypool.crew import Crew, await_ready
@@ -46,6 +46,7 @@ from raypool.sqlite_ledger import SqliteLedger
 from raypool.status import PoolStatus, WorkerState, WorkerStatus
 from raypool.tally import Tally
 from raypool.task import State
+from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast, EventHandler, HandlerThread, encode_events
 from raypool.window import Window
 
@@ -330,7 +331,8 @@ class Dispatcher:
         config = self._config
         window = functools.partial(Window, config.concurrency, config.mailbox_limit)
         roles = self._crew.info.roles
-        roster = Roster(WorkerRecord(name, role, window) for name, role in roles.items())
+        gate = ClosingGate(self._clock)
+        roster = Roster(WorkerRecord(name, role, window, gate) for name, role in roles.items())
         totals = ledger.totals()
         self._ledger = GroupCommit(ledger)
         self._tally = Tally(totals)

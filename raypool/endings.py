@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from raypool.backlog import TaskRecord
 from raypool.messages import Answer, Failure
 from raypool.records import Ending, EndState, StoredCause
+from raypool.task_record import TaskRecord
 
 
 def ending_of(record: TaskRecord, state: EndState, now: float, **fields: Any) -> Ending:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from raypool.backlog import TaskRecord
 from raypool.desk import Desks
 from raypool.errors import InvalidTask, LedgerError
 from raypool.group_commit import GroupCommit
@@ -15,6 +14,7 @@ from raypool.recorder import Ended
 from raypool.records import AcceptedTask, Ending
 from raypool.roster import WorkerRecord
 from raypool.scheduler import Scheduler
+from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast
 
 

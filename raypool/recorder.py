@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from raypool.backlog import TaskRecord
 from raypool.desk import Desks
 from raypool.errors import LedgerError
 from raypool.events import Event
@@ -17,6 +16,7 @@ from raypool.messages import Delivery
 from raypool.records import Ending
 from raypool.scheduler import Decided, Scheduler
 from raypool.tally import Tally
+from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast, EventName
 
 logger = logging.getLogger(__name__)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from raypool.backlog import Line, TaskRecord
+from raypool.backlog import Line
+from raypool.capacity.gate import Gate, OpenGate
 from raypool.messages import Notice
 from raypool.retries import Tries
+from raypool.task_record import TaskRecord
 from raypool.window import Window
 
 
@@ -33,6 +35,7 @@ class WorkerRecord:
     Attributes:
         name: `<pool>-<number>`.
         role: its role.
+        gate: what says whether it may be sent a task now.
         line: tasks given to it that wait in the dispatcher.
         held: tasks sent to it and not ended, by number, in the order in which they were sent.
         waiting: its tasks that wait for another attempt or their session's turn, by number.
@@ -47,9 +50,12 @@ class WorkerRecord:
         is_resumed_early: it was resumed, and the outcome that tells of its halt is on its way.
     """
 
-    def __init__(self, name: str, role: str, new_window: Callable[[], Window]) -> None:
+    def __init__(
+        self, name: str, role: str, new_window: Callable[[], Window], gate: Gate | None = None
+    ) -> None:
         self.name = name
         self.role = role
+        self.gate: Gate = gate or OpenGate()
         self.line = Line()
         self.held: dict[int, TaskRecord] = {}
         self.waiting: dict[int, TaskRecord] = {}
@@ -68,6 +74,11 @@ class WorkerRecord:
         self.halted: str | None = None
         self.is_resumed_early = False
         self.is_healthy = True
+
+    @property
+    def concurrency(self) -> int:
+        """How many tasks it runs at once."""
+        return self.window.concurrency
 
     @property
     def takes_tasks(self) -> bool:

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from raypool.backlog import TaskRecord
 from raypool.clock import Clock
 from raypool.endings import ending_of, of_answer, of_death, of_failure, of_skip
 from raypool.messages import Answer, Failure, Notice, Outcome
@@ -22,7 +21,9 @@ from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import Routing
 from raypool.sessions import Sessions
+from raypool.task_record import TaskRecord
 
+SHORTEST_WAIT = 0.001
 HANDS_BACK = "it hands back the tasks that it is sent"
 
 
@@ -62,7 +63,6 @@ class Scheduler:
         self._records: dict[str, TaskRecord] = {}
         self._waiting: list[tuple[float, int, TaskRecord]] = []
         self._outlived: set[int] = set()
-        self._closed_until = 0.0
 
     @property
     def unfinished(self) -> int:
@@ -117,30 +117,36 @@ class Scheduler:
 
     def take(self, worker: WorkerRecord) -> list[TaskRecord]:
         """The tasks to send to `worker` now, in one envelope."""
-        if not worker.takes_tasks or self._clock.monotonic() < self._closed_until:
+        if not worker.takes_tasks:
             return []
         notice = worker.next_notice
         if notice is not None and notice.tries.deaths:
             return []  # so that what the worker may have died of is heard by itself
-        room = worker.window.room(len(worker.held))
-        records = self._take_apart(worker, room) if self._outlived else worker.line.take(room)
+        is_open = worker.gate.is_wide_open
+        room = worker.window.room(len(worker.held), prefetches=is_open)
+        if is_open and not self._outlived:
+            records = worker.line.take(room)
+        else:
+            records = self._take_singly(worker, room)
         for record in records:
             worker.held[record.number] = record
+            record.is_paused = False
         worker.sent += len(records)
         return records
 
     def settle(self, worker: WorkerRecord, outcome: Outcome) -> Decided | Delayed | None:
-        """What an attempt's outcome means; `None` when the task is not held, or was returned.
+        """What an attempt's outcome means; `None` when the task is not held, or is in line again.
 
         An outcome may tell that the worker has halted. It then takes no more tasks; `halt`
         gives those in its line to others.
         """
         self._note_halt(worker, outcome)
-        record = worker.held.pop(outcome.number, None)
+        record = self._let_go(worker, outcome.number, outcome)
         if record is None:
             return None
         record.spend(outcome.usage, outcome.cost_usd)
-        if outcome.is_returned and not record.is_cancelled:
+        if (outcome.is_returned or outcome.is_paused) and not record.is_cancelled:
+            record.is_paused = outcome.is_paused
             worker.line.add(record)
             return None
         if outcome.answer is not None:
@@ -175,7 +181,7 @@ class Scheduler:
 
     def drop(self, worker: WorkerRecord, number: int) -> Decided | None:
         """End a cancelled task that `worker` holds and has promised not to start."""
-        record = worker.held.pop(number, None)
+        record = self._let_go(worker, number, Outcome(number, is_returned=True))
         return None if record is None else Decided(record, self._end(record, "cancelled"))
 
     # Workers that come and go
@@ -196,8 +202,7 @@ class Scheduler:
         """Have what `worker` had run again; what its workers have died of too often fails."""
         worker.is_healthy = False
         worker.is_coming_back = is_coming_back
-        held = list(worker.held.values())
-        worker.held.clear()
+        held = [record for number in list(worker.held) if (record := self._let_go(worker, number))]
         self.roster.sort()
         decided = [
             self._after_death(record, why, was_running=place < self._concurrency)
@@ -247,14 +252,20 @@ class Scheduler:
             decided = self._come_back(record)
             if decided is not None:
                 ended.append(decided)
-        due = [at for at, _, _ in self._waiting[:1]]
-        due += [self._closed_until] if self._closed_until > now else []
-        return ended, (min(due) - now if due else None)
+        return ended, self.due_in()
+
+    def due_in(self) -> float | None:
+        """Seconds until something goes on by itself; `None` when nothing does."""
+        due = [max(0.0, at - self._clock.monotonic()) for at, _, _ in self._waiting[:1]]
+        for gate in {worker.gate for worker in self.roster}:
+            opens_in = gate.opens_in()
+            due += [] if opens_in is None else [opens_in]
+        return max(SHORTEST_WAIT, min(due)) if due else None
 
     @property
     def waits(self) -> bool:
         """Whether something goes on by itself after a time: `wake` says when."""
-        return bool(self._waiting) or self._closed_until > self._clock.monotonic()
+        return self.due_in() is not None
 
     def has_work_up_to(self, worker: WorkerRecord, number: int) -> bool:
         """Whether `worker` has unfinished work that was accepted as `number` or before."""
@@ -273,13 +284,26 @@ class Scheduler:
         elif outcome.halt is not None:
             worker.is_resumed_early = False
 
-    def _take_apart(self, worker: WorkerRecord, room: int) -> list[TaskRecord]:
-        """At most `room` tasks, such that each has no more company than it may have."""
+    def _let_go(
+        self, worker: WorkerRecord, number: int, outcome: Outcome | None = None
+    ) -> TaskRecord | None:
+        """The task of that number, which `worker` holds no longer; `None` when it holds none."""
+        record = worker.held.pop(number, None)
+        if record is not None:
+            worker.gate.settle(record, outcome)
+            record.reserved = None
+        return record
+
+    def _take_singly(self, worker: WorkerRecord, room: int) -> list[TaskRecord]:
+        """At most `room` tasks, such that each may have its company, and capacity is there."""
         taken: list[TaskRecord] = []
+        is_open = worker.gate.is_wide_open
         most = min(map(self._company, worker.held.values()), default=math.inf)
         while len(taken) < room and (first := worker.line.first()) is not None:
             most = min(most, self._company(first))
             if len(worker.held) + len(taken) >= most:
+                break
+            if not is_open and not worker.gate.reserve(first):
                 break
             taken += worker.line.take(1)
         return taken
@@ -342,8 +366,6 @@ class Scheduler:
         self, worker: WorkerRecord, record: TaskRecord, outcome: Outcome, failure: Failure
     ) -> Decided | Delayed:
         delay = self._retries.delay(record.tries, failure)
-        if failure.verdict == "refused" and delay is not None:
-            self._closed_until = max(self._closed_until, self._clock.monotonic() + delay)
         if record.is_cancelled:
             return Decided(record, self._end(record, "cancelled"))
         if delay is None:

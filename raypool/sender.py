@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from raypool.backlog import TaskRecord
 from raypool.clock import Clock
 from raypool.desk import Desks
 from raypool.errors import LedgerError, UnknownWorker
@@ -16,6 +15,7 @@ from raypool.messages import Notice, Outcome, Piece
 from raypool.recorder import Ended, Recorder
 from raypool.roster import NoticeRecord, WorkerRecord
 from raypool.scheduler import Decided, Delayed, Scheduler
+from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Sender:
             ending = self._scheduler.cancel(record)
             if ending is not None:
                 ended.append(Ended(record, ending))
-            if record.worker is not None and (ending is None or record.tries.was_tried):
+            if record.worker is not None and (ending is None or record.is_kept):
                 held.setdefault(record.worker, []).append(record.number)
         self.record(ended)
         self._tell_who_waits()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from raypool.backlog import TaskRecord
+from raypool.task_record import TaskRecord
 
 MOST_RESTING = 100_000
 

@@ -15,10 +15,13 @@ class Window:
     A worker may hold `concurrency` tasks and, beyond them, what it ends in 100 ms
     (at least 2, at most 512 or `mailbox_limit`): so slow turns are given out one at
     a time, as late as possible, and fast ones in large envelopes.
+
+    Attributes:
+        concurrency: how many tasks the worker runs at once.
     """
 
     def __init__(self, concurrency: int, mailbox_limit: int | None = None) -> None:
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._most = MAX_PREFETCH if mailbox_limit is None else min(mailbox_limit, MAX_PREFETCH)
         self._rate = 0.0
         self._ended = 0
@@ -29,10 +32,15 @@ class Window:
         """Tasks that a worker may hold beyond those it runs."""
         return max(1, min(max(MIN_PREFETCH, int(self._rate * PREFETCH_SECONDS)), self._most))
 
-    def room(self, held: int) -> int:
-        """How many tasks to send to a worker that holds `held`; 0 until it pays to send."""
+    def room(self, held: int, *, prefetches: bool = True) -> int:
+        """How many tasks to send to a worker that holds `held`; 0 until it pays to send.
+
+        Unless it `prefetches`, a worker is sent no more than it runs at once.
+        """
+        if not prefetches:
+            return max(0, self.concurrency - held)
         prefetch = self.prefetch
-        room = self._concurrency + prefetch - held
+        room = self.concurrency + prefetch - held
         return room if room * 2 >= prefetch else 0
 
     def ended(self, count: int, now: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from raypool.backlog import TaskRecord
+from raypool.capacity.gate import ClosingGate
 from raypool.clock import FakeClock
 from raypool.config import RetryPolicy
 from raypool.events import Verdict
@@ -15,6 +15,7 @@ from raypool.retries import Retries
 from raypool.roster import NoticeRecord, Roster, WorkerRecord
 from raypool.routing import RoundRobin
 from raypool.scheduler import Decided, Scheduler
+from raypool.task_record import TaskRecord
 from raypool.window import Window
 
 POLICY = RetryPolicy(max_attempts=3, max_deaths=3, initial_seconds=1.0, max_seconds=8.0)
@@ -38,8 +39,9 @@ class Stage:
     ) -> None:
         self.clock = FakeClock(start=1_000.0)
         window = partial(Window, concurrency)
+        gate = ClosingGate(self.clock)
         self.workers = [
-            WorkerRecord(f"crew-{number}", role, window)
+            WorkerRecord(f"crew-{number}", role, window, gate)
             for number, role in enumerate(roles, start=1)
         ]
         roster, retries = Roster(self.workers), Retries(policy)

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypool.backlog import Line, TaskRecord
+from raypool.backlog import Line
 from raypool.messages import Assignment
 from raypool.records import AcceptedTask
 from raypool.retries import Tries
+from raypool.task_record import TaskRecord
 from raypool.usage import Usage
 
 

@@ -29,8 +29,8 @@ LAYERS = [
     "messages group_commit tally sqlite_rows",
     # Decisions
     "desk outbox retries sealing sqlite_file sqlite_sessions verdicts limits halting snapshots",
-    "conversations mapping backlog mailbox sqlite_ledger kept_types",
-    "capacity",
+    "conversations mapping task_record mailbox sqlite_ledger kept_types",
+    "capacity backlog",
     "chain sessions roster",
     "outcomes",
     "asking",

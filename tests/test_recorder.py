@@ -8,7 +8,6 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
-from raypool.backlog import TaskRecord
 from raypool.clock import FakeClock
 from raypool.config import RetryPolicy
 from raypool.desk import Desks
@@ -22,6 +21,7 @@ from raypool.routing import RoundRobin
 from raypool.scheduler import Scheduler
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.tally import Tally
+from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast
 from raypool.window import Window
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from raypool.backlog import TaskRecord
 from raypool.clock import FakeClock
 from raypool.config import PoolConfig, RetryPolicy
 from raypool.desk import Desks
@@ -27,6 +26,7 @@ from raypool.scheduler import Scheduler
 from raypool.sender import Sender
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.tally import Tally
+from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast
 from raypool.window import Window
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from raypool.backlog import TaskRecord
 from raypool.messages import Notice
 from raypool.records import AcceptedTask
 from raypool.roster import NoticeRecord, Roster, WorkerRecord
+from raypool.task_record import TaskRecord
 from raypool.window import Window
 
 

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from raypool.backlog import TaskRecord
+from raypool.capacity.gate import ClosingGate
 from raypool.clock import FakeClock
 from raypool.config import RetryPolicy
 from raypool.events import Verdict
@@ -20,6 +20,7 @@ from raypool.retries import Retries
 from raypool.roster import NoticeRecord, Roster, WorkerRecord
 from raypool.routing import RoundRobin
 from raypool.scheduler import Decided, Delayed, Scheduler
+from raypool.task_record import TaskRecord
 from raypool.window import Window
 
 POLICY = RetryPolicy(max_attempts=3, max_deaths=2, initial_seconds=1.0, max_seconds=2.0)
@@ -61,8 +62,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     )
     def start(self, concurrency: int, limit: int | None, count: int) -> None:
         self.concurrency = concurrency
+        gate = ClosingGate(self.clock)
         self.workers = [
-            WorkerRecord(f"crew-{number}", role, partial(Window, concurrency, limit))
+            WorkerRecord(f"crew-{number}", role, partial(Window, concurrency, limit), gate)
             for number, role in enumerate(ROLES, start=1)
         ]
         roster, retries = Roster(self.workers), Retries(POLICY)

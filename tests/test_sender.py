@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from raypool.backlog import TaskRecord
+from raypool.capacity.gate import ClosingGate
 from raypool.clock import SystemClock
 from raypool.config import RetryPolicy
 from raypool.desk import Desks
@@ -34,6 +34,7 @@ from raypool.roster import Roster, WorkerRecord
 from raypool.routing import RoundRobin
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
+from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast
 from raypool.window import Window
 
@@ -190,7 +191,10 @@ class Floor:
     def __init__(self, policy: RetryPolicy = QUICK) -> None:
         clock = SystemClock()
         self.clock = clock
-        self.workers = [WorkerRecord(f"crew-{n}", "chemist", lambda: Window(1)) for n in (1, 2)]
+        gate = ClosingGate(clock)
+        self.workers = [
+            WorkerRecord(f"crew-{n}", "chemist", lambda: Window(1), gate) for n in (1, 2)
+        ]
         self.scheduler = Scheduler(Roster(self.workers), RoundRobin(), Retries(policy), clock)
         self.a, self.b = FakeLink(), FakeLink()
         self.recorder = FakeRecorder(self.scheduler)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypool.backlog import TaskRecord
 from raypool.messages import Outcome
 from raypool.records import AcceptedTask
 from raypool.roster import WorkerRecord
 from raypool.sessions import Sessions
+from raypool.task_record import TaskRecord
 from tests.stage import LONGEST_WAIT, Stage
 
 

@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 import pytest
 
-from raypool.backlog import TaskRecord
 from raypool.clock import FakeClock
 from raypool.config import RetryPolicy
 from raypool.messages import Answer, Failure, Outcome
@@ -20,6 +19,7 @@ from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import RoundRobin
 from raypool.scheduler import Decided, Scheduler
+from raypool.task_record import TaskRecord
 from raypool.window import Window
 
 WORKERS, TASKS, SESSIONS = 12, 4_000, 150

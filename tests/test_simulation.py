@@ -8,7 +8,6 @@ from collections import Counter
 
 import pytest
 
-from raypool.backlog import TaskRecord
 from raypool.clock import FakeClock
 from raypool.config import RetryPolicy
 from raypool.messages import Answer, Failure, Outcome
@@ -17,6 +16,7 @@ from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import RoundRobin
 from raypool.scheduler import Decided, Scheduler
+from raypool.task_record import TaskRecord
 from raypool.window import Window
 
 WORKERS, TASKS = 100, 20_000

@@ -1,0 +1,104 @@
+"""A task that has not ended, as the dispatcher knows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raypool.messages import Assignment
+from raypool.records import AcceptedTask
+from raypool.retries import Tries
+from raypool.usage import Usage
+
+if TYPE_CHECKING:
+    from raypool.capacity.gate import Reservation
+
+
+class TaskRecord:
+    """A task that has not ended, as the dispatcher knows it.
+
+    Attributes:
+        task: what was accepted.
+        tries: the attempts behind it.
+        usage: tokens spent on it so far.
+        cost_usd: what they cost; `None` when some price is not known.
+        session_turns: how many tasks its session has behind it.
+        streams: somebody wants its text as it is generated.
+        worker: the name of the worker it was given to, once it was.
+        watchers: (client, ticket) of every future that waits for it.
+        is_cancelled: its cancellation was asked for.
+        is_paused: its worker keeps what it has come to, until there is room for more of it.
+        has_ended: its end has been decided.
+        reserved: what its worker's gate has set aside for its next exchange; `None` when
+            nothing limits it.
+    """
+
+    __slots__ = (
+        "cost_usd",
+        "has_ended",
+        "is_cancelled",
+        "is_paused",
+        "reserved",
+        "session_turns",
+        "streams",
+        "task",
+        "tries",
+        "usage",
+        "watchers",
+        "worker",
+    )
+
+    def __init__(self, task: AcceptedTask) -> None:
+        self.task = task
+        self.tries = Tries()
+        self.usage = Usage()
+        self.cost_usd: float | None = 0.0
+        self.session_turns = 0
+        self.streams = False
+        self.worker: str | None = None
+        self.watchers: list[tuple[str, int]] = []
+        self.is_cancelled = False
+        self.is_paused = False
+        self.has_ended = False
+        self.reserved: Reservation | None = None
+
+    @property
+    def number(self) -> int:
+        """The task's place in the order of acceptance."""
+        return self.task.number
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the ledger has committed it: it was given to a worker, or ended instead."""
+        return self.worker is not None or self.has_ended
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its worker may keep something of it between attempts."""
+        return self.is_paused or self.tries.was_tried
+
+    def assignment(self) -> Assignment:
+        """The next attempt, as it is sent to a worker."""
+        task = self.task
+        return Assignment(
+            task.number,
+            task.id,
+            task.prompt,
+            self.tries.attempts + 1,
+            task.role,
+            task.metadata,
+            task.timeout,
+            task.session,
+            self.session_turns,
+            task.output_type,
+            self.streams,
+            self.tries.may_wait,
+            None if self.reserved is None else 1,
+        )
+
+    def spend(self, usage: Usage, cost_usd: float | None) -> None:
+        """Add what an attempt has consumed."""
+        self.usage = self.usage + usage if self.usage.total_tokens else usage
+        if cost_usd is None or self.cost_usd is None:
+            self.cost_usd = None
+        else:
+            self.cost_usd += cost_usd
