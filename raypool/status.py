@@ -37,6 +37,55 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     halted: str | None = None
 
 
+class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A pool's budget, at one moment.
+
+    Attributes:
+        usd: the most that may be spent, in USD; `None` for no limit.
+        tokens: likewise in tokens, input and output together.
+        spent_usd: what is spent, earlier runs on the same ledger included; a turn that ended
+            without telling what it used counts as all that was set aside for it.
+        spent_tokens: likewise in tokens.
+        reserved_usd: what is set aside for the turns that run, in USD.
+        reserved_tokens: likewise in tokens.
+        is_spent: nothing is sent, since not even one turn fits into what is left.
+    """
+
+    usd: float | None
+    tokens: int | None
+    spent_usd: float
+    spent_tokens: int
+    reserved_usd: float
+    reserved_tokens: int
+    is_spent: bool
+
+
+class LimitStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What one provider lets through, for one key and model, at one moment.
+
+    The limits are those that hold now, whether they were configured, told by the provider or
+    found; `None` where nothing limits.
+
+    Attributes:
+        provider: where turns go; empty where no provider counts them.
+        model: the model that answers.
+        requests_per_minute: requests of all pools that share the key.
+        input_tokens_per_minute: tokens read.
+        output_tokens_per_minute: tokens written.
+        used: how much of the tightest limit was used in the last minute, from 0 to 1; `None`
+            where nothing limits.
+        refused: how often the provider has refused a turn (429, 529) of this pool.
+    """
+
+    provider: str
+    model: str | None
+    requests_per_minute: float | None = None
+    input_tokens_per_minute: float | None = None
+    output_tokens_per_minute: float | None = None
+    used: float | None = None
+    refused: int = 0
+
+
 class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A pool, at one moment.
 
@@ -52,6 +101,9 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
         cost_usd: what the priced turns cost, in USD.
         unpriced: completed tasks whose price is not known; `cost_usd` leaves them out.
         workers: one entry per worker, in the order of their numbers.
+        blocked: why nothing is sent, and what to do; `None` while something is.
+        budget: what is spent of the budget; `None` when there is none.
+        limits: one entry per provider, key and model.
     """
 
     name: str
@@ -65,6 +117,9 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float
     unpriced: int
     workers: list[WorkerStatus]
+    blocked: str | None = None
+    budget: BudgetStatus | None = None
+    limits: list[LimitStatus] = msgspec.field(default_factory=list)
 
     @property
     def busy(self) -> int:

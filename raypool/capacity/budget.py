@@ -1,0 +1,152 @@
+"""What a pool may spend, has spent, and has set aside for the turns that run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeAlias
+
+from raypool.config import Budget
+from raypool.status import BudgetStatus
+
+PICO = 1_000_000_000_000
+"""Money is counted in whole trillionths of a USD, so that sums are exact in any order."""
+
+Limit: TypeAlias = Literal["usd", "tokens"]
+
+
+class Cost(NamedTuple):
+    """What turns cost, or may cost at most.
+
+    Attributes:
+        pico_usd: in trillionths of a USD.
+        tokens: input and output tokens together.
+    """
+
+    pico_usd: int = 0
+    tokens: int = 0
+
+    @classmethod
+    def of(cls, usd: float, tokens: int) -> Cost:
+        """That many USD, and tokens."""
+        return cls(round(usd * PICO), tokens)
+
+    def plus(self, other: Cost) -> Cost:
+        """Both together."""
+        return Cost(self.pico_usd + other.pico_usd, self.tokens + other.tokens)
+
+    def minus(self, other: Cost) -> Cost:
+        """What is left without the other."""
+        return Cost(self.pico_usd - other.pico_usd, self.tokens - other.tokens)
+
+    def greater(self, other: Cost) -> Cost:
+        """The greater of each."""
+        return Cost(max(self.pico_usd, other.pico_usd), max(self.tokens, other.tokens))
+
+
+NOTHING = Cost()
+
+
+class BudgetBook:
+    """Keeps a pool within its budget: what is spent and what is set aside never exceed it.
+
+    That holds as long as no turn costs more than was set aside for it.
+
+    Attributes:
+        on_spent: is told which limit of the budget is spent, once for each budget.
+    """
+
+    def __init__(self, budget: Budget | None, spent: Cost = NOTHING) -> None:
+        self.on_spent: Callable[[Limit], None] | None = None
+        self._spent = spent
+        self._reserved = NOTHING
+        self._under_way = 0
+        self.set(budget)
+
+    @property
+    def is_limiting(self) -> bool:
+        """Whether there is a limit."""
+        budget = self._budget
+        return budget is not None and (budget.usd is not None or budget.tokens is not None)
+
+    @property
+    def counts_usd(self) -> bool:
+        """Whether there is a limit in USD, so that every turn must have a price."""
+        return self._budget is not None and self._budget.usd is not None
+
+    def set(self, budget: Budget | None) -> None:
+        """Have another budget from now on; what is spent stays so."""
+        self._budget = budget
+        self._usd = None if budget is None or budget.usd is None else round(budget.usd * PICO)
+        self._tokens = None if budget is None else budget.tokens
+        self._short: tuple[Limit, Cost] | None = None
+        self._has_told = False
+
+    def reserve(self, most: Cost) -> bool:
+        """Set aside what a turn may cost at most; `False` when the budget has not so much left."""
+        lacking = self._lacking(most)
+        if lacking is not None:
+            if not self._under_way:
+                self._run_short(lacking, most)
+            return False
+        self._short = None
+        self._reserved = self._reserved.plus(most)
+        self._under_way += 1
+        return True
+
+    def settle(self, reserved: Cost | None, spent: Cost) -> None:
+        """Give back what was set aside for a turn, and count what it has cost.
+
+        `reserved` is `None` for a turn that nothing was set aside for.
+        """
+        self._spent = self._spent.plus(spent)
+        if reserved is not None:
+            self._reserved = self._reserved.minus(reserved)
+            self._under_way -= 1
+
+    @property
+    def why(self) -> str | None:
+        """Why nothing more is sent; `None` while something may be.
+
+        The budget is spent when not even one turn fits into it though none is under way.
+        """
+        if self._short is None:
+            return None
+        lacking, most = self._short
+        if lacking == "usd":
+            return (
+                f"the budget is spent: ${self._spent.pico_usd / PICO:.4g} of "
+                f"${(self._usd or 0) / PICO:.4g}, and the next turn may cost "
+                f"${most.pico_usd / PICO:.2g}; pool.set_budget(Budget(usd=…)) raises it"
+            )
+        return (
+            f"the budget is spent: {self._spent.tokens:,} of {self._tokens or 0:,} tokens, and the "
+            f"next turn may take {most.tokens:,}; pool.set_budget(Budget(tokens=…)) raises it"
+        )
+
+    def status(self) -> BudgetStatus | None:
+        """The budget as it is now; `None` when there is none."""
+        if self._budget is None:
+            return None
+        return BudgetStatus(
+            usd=self._budget.usd,
+            tokens=self._budget.tokens,
+            spent_usd=self._spent.pico_usd / PICO,
+            spent_tokens=self._spent.tokens,
+            reserved_usd=self._reserved.pico_usd / PICO,
+            reserved_tokens=self._reserved.tokens,
+            is_spent=self._short is not None,
+        )
+
+    def _lacking(self, most: Cost) -> Limit | None:
+        after = self._spent.plus(self._reserved).plus(most)
+        if self._usd is not None and after.pico_usd > self._usd:
+            return "usd"
+        if self._tokens is not None and after.tokens > self._tokens:
+            return "tokens"
+        return None
+
+    def _run_short(self, lacking: Limit, most: Cost) -> None:
+        self._short = lacking, most
+        if not self._has_told and self.on_spent is not None:
+            self._has_told = True
+            self.on_spent(lacking)
