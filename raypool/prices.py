@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from raypool.config import Price
 from raypool.usage import Usage
 
 if TYPE_CHECKING:
@@ -17,11 +19,14 @@ FAMILY = "claude"
 KNOWN_MODELS = 1024
 
 
-def cost_usd(model: str, usage: Usage) -> float | None:
-    """What `usage` of an Anthropic model costs today, in USD; `None` when its price is not known.
+def cost_usd(model: str, usage: Usage, table: Mapping[str, Price] | None = None) -> float | None:
+    """What `usage` of a model costs today, in USD; `None` when its price is not known.
 
-    Tokens written to the prompt cache are priced as kept for five minutes.
+    A price in `table` comes before the library's, which are of Anthropic's models. There,
+    tokens written to the prompt cache are priced as kept for five minutes.
     """
+    if table and model in table:
+        return _cost_by(table[model], usage)
     known = _model_info(model) if FAMILY in model.lower() else None
     if known is None:
         return None
@@ -34,6 +39,30 @@ def cost_usd(model: str, usage: Usage) -> float | None:
         + usage.cache_read_tokens * _per_token(price.cache_read_mtok, size, uncached)
         + usage.cache_write_tokens * _per_token(price.cache_write_mtok, size, uncached)
     )
+
+
+def most_usd(
+    model: str, input_tokens: int, output_tokens: int, table: Mapping[str, Price] | None = None
+) -> float | None:
+    """The most that so many tokens cost, however the input is cached; `None` likewise."""
+    ways = (
+        Usage(input_tokens, output_tokens),
+        Usage(0, output_tokens, cache_read_tokens=input_tokens),
+        Usage(0, output_tokens, cache_write_tokens=input_tokens),
+    )
+    costs = [cost_usd(model, usage, table) for usage in ways]
+    return max((cost for cost in costs if cost is not None), default=None)
+
+
+def _cost_by(price: Price, usage: Usage) -> float:
+    read, write = price.cache_read_mtok, price.cache_write_mtok
+    dollars = (
+        usage.input_tokens * price.input_mtok
+        + usage.output_tokens * price.output_mtok
+        + usage.cache_read_tokens * (price.input_mtok if read is None else read)
+        + usage.cache_write_tokens * (price.input_mtok if write is None else write)
+    )
+    return dollars / 1_000_000
 
 
 @lru_cache(maxsize=KNOWN_MODELS)

@@ -6,7 +6,8 @@ import genai_prices
 import pytest
 from genai_prices.data_snapshot import get_snapshot
 
-from raypool.prices import cost_usd
+from raypool.config import Price
+from raypool.prices import cost_usd, most_usd
 from raypool.usage import Usage
 
 MODELS = ("claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-haiku-5-5-20260101")
@@ -54,3 +55,58 @@ def test_each_kind_of_token_has_its_price() -> None:
 @pytest.mark.parametrize("model", ["smollm2", "gpt-4o", "", "my-claude-haiku-5-5"])
 def test_a_model_that_anthropic_does_not_sell_has_no_price(model: str) -> None:
     assert cost_usd(model, Usage(1000, 1000)) is None
+
+
+OWN = Price(input_mtok=1.0, output_mtok=2.0, cache_read_mtok=0.5, cache_write_mtok=4.0)
+TABLE = {"my-model": OWN, "claude-haiku-5-5": Price(input_mtok=0.0, output_mtok=0.0)}
+MILLION = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("usage", "usd"),
+    [
+        (Usage(MILLION), 1.0),
+        (Usage(0, MILLION), 2.0),
+        (Usage(0, 0, MILLION), 0.5),
+        (Usage(0, 0, 0, MILLION), 4.0),
+        (Usage(MILLION, MILLION, MILLION, MILLION), 7.5),
+    ],
+    ids=str,
+)
+def test_the_users_price_counts_each_kind_of_token(usage: Usage, usd: float) -> None:
+    assert cost_usd("my-model", usage, TABLE) == usd
+
+
+def test_cached_tokens_cost_like_input_where_the_user_says_nothing_of_them() -> None:
+    table = {"my-model": Price(input_mtok=3.0, output_mtok=9.0)}
+
+    assert cost_usd("my-model", Usage(0, 0, MILLION, MILLION), table) == 6.0
+
+
+def test_the_users_price_comes_before_the_known_one_even_when_it_is_nothing() -> None:
+    assert cost_usd("claude-haiku-5-5", Usage(1000, 1000), TABLE) == 0.0
+    assert cost_usd("claude-sonnet-5-5", Usage(1000), TABLE) == cost_usd(
+        "claude-sonnet-5-5", Usage(1000)
+    )
+
+
+@pytest.mark.parametrize("name", ["my-model-mini", "my", "not-my-model"])
+def test_the_users_price_holds_for_no_other_model(name: str) -> None:
+    assert cost_usd(name, Usage(MILLION), TABLE) is None
+
+
+@pytest.mark.parametrize("model", ["my-model", "claude-sonnet-5-5", "claude-haiku-5-5"])
+@pytest.mark.parametrize("usage", USAGES, ids=str)
+def test_no_way_of_caching_costs_more_than_the_most(model: str, usage: Usage) -> None:
+    read = usage.total_tokens - usage.output_tokens
+
+    most = most_usd(model, read, usage.output_tokens, TABLE)
+
+    cost = cost_usd(model, usage, TABLE)
+    assert most is not None
+    assert cost is not None
+    assert most >= cost
+
+
+def test_the_most_is_not_known_where_no_price_is() -> None:
+    assert most_usd("gpt-4o", 1000, 1000) is None
