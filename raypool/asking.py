@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any, get_args
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeAlias, get_args
+
+import msgspec
 
 from raypool.backends.faults import error_event
 from raypool.callbacks import USER_ERRORS, Callbacks, raise_if_cancelled
-from raypool.chain import NO_USAGE, Chain
+from raypool.chain import NO_USAGE, PAUSE, Chain, Pause
+from raypool.config import Price
 from raypool.conversations import Conversation, Conversations, settled
 from raypool.events import (
     ErrorEvent,
@@ -22,13 +25,17 @@ from raypool.events import (
 )
 from raypool.outcomes import BROKEN_CONTRACT, TOO_MANY_TURNS
 from raypool.output_type import InvalidAnswer, OutputType
+from raypool.prices import cost_usd
+from raypool.provider_limits import LimitNews
 from raypool.task import Content
 from raypool.telemetry import EventLog
 from raypool.threads import by_itself
 from raypool.tools import Call, ToolBox, error_text, result_text
 from raypool.usage import Usage
 
+End: TypeAlias = ResultEvent | ErrorEvent
 EVENT_TYPES = get_args(Event)
+ENDS = (ResultEvent, ErrorEvent)
 INVALID_ANSWER = "InvalidAnswer"
 
 
@@ -52,6 +59,8 @@ class Asking:
         conversations: where a conversation is shortened.
         max_exchanges: the most exchanges that a task may take.
         parse_attempts: how many answers in all may be asked for to fit an output type.
+        prices: what models cost, in the place of what the backend says.
+        model: the model that is asked where a conversation names none.
         log: where telemetry goes.
         put_text: is given each piece of text of a task that streams, with its number.
     """
@@ -64,6 +73,8 @@ class Asking:
         *,
         max_exchanges: int,
         parse_attempts: int,
+        prices: Mapping[str, Price],
+        model: str | None,
         log: EventLog,
         put_text: Callable[[int, str], None],
     ) -> None:
@@ -72,12 +83,18 @@ class Asking:
         self._conversations = conversations
         self._max_exchanges = max_exchanges
         self._parse_attempts = parse_attempts
+        self._prices = prices
+        self._model = model
+        self._limit_news = LimitNews()
         self._log = log
         self._put_text = put_text
         self._handles_events = callbacks.is_overridden("handle_stream_event")
 
-    async def ask(self, chain: Chain) -> ErrorEvent | None:
-        """Ask what the chain has pending until the turn is answered; what failed otherwise."""
+    async def ask(self, chain: Chain) -> ErrorEvent | Pause | None:
+        """Ask what the chain has pending until the turn is answered; else what failed, or a pause.
+
+        After a pause it goes on with the exchange that it stopped before.
+        """
         conversation = chain.conversation
         assert conversation is not None
         wanted = conversation.options.output_type
@@ -85,6 +102,8 @@ class Asking:
         while True:
             failure = await self._exchange(chain, conversation)
             if failure is not None:
+                if isinstance(failure, Pause):
+                    return failure
                 if failure.is_context_full and self._conversations.shorten(conversation):
                     continue
                 return failure
@@ -103,37 +122,72 @@ class Asking:
                 return again
             chain.pending = again
 
-    async def _exchange(self, chain: Chain, conversation: Conversation) -> ErrorEvent | None:
+    async def _exchange(
+        self, chain: Chain, conversation: Conversation
+    ) -> ErrorEvent | Pause | None:
         """Ask once; an answer is noted in the chain."""
         if chain.exchanges >= self._max_exchanges:
             return _too_many(self._max_exchanges)
+        if chain.left == 0:
+            return PAUSE
         asked = chain.pending
         assert asked is not None
         if conversation.is_rewritten:
             await self._conversations.open_again(conversation)
+        chain.begin_exchange()
         stream: Any = conversation.session.prompt(asked)
         if not hasattr(stream, "aclose"):
             stream = await _closable(stream)
         events: list[Event] = []
-        is_heard = self._handles_events or chain.work.streams
         try:
-            async for event in stream:
-                if not isinstance(event, EVENT_TYPES):
-                    return _broken_contract(f"yielded a {type(event).__name__}, which is no event")
-                events.append(event)
-                if is_heard:
-                    await self._hand_on(chain, event)
-                if isinstance(event, ResultEvent):
-                    chain.take_result(events, event)
-                    if conversation.keeps_own_record:
-                        conversation.remember(asked, chain.text)
-                    return None
-                if isinstance(event, ErrorEvent):
-                    return event
+            end = await self._listen(chain, conversation, stream, events)
         finally:
             chain.count(*_consumption(events))
             await stream.aclose()
+        if isinstance(end, ErrorEvent):
+            return end
+        chain.take_result(events, end)
+        if conversation.keeps_own_record:
+            conversation.remember(asked, chain.text)
+        return None
+
+    async def _listen(
+        self, chain: Chain, conversation: Conversation, stream: Any, events: list[Event]
+    ) -> End:
+        """Gather what the backend yields in `events`, up to the exchange's end."""
+        is_heard = self._handles_events or chain.work.streams
+        end: End | None = None
+        async for event in stream:
+            if not isinstance(event, EVENT_TYPES):
+                return _broken_contract(f"yielded a {type(event).__name__}, which is no event")
+            if isinstance(event, ENDS):
+                end = self._read_end(chain, conversation, event, events)
+            events.append(end or event)
+            if is_heard:
+                await self._hand_on(chain, end or event)
+            if end is not None:
+                return end
         return _broken_contract("ended its turn with neither a result nor an error event")
+
+    def _read_end(
+        self, chain: Chain, conversation: Conversation, end: End, before: list[Event]
+    ) -> End:
+        """The end of an exchange, priced by the pool's own table.
+
+        What the provider says of its limits is taken out, and noted where it is news.
+        """
+        if end.limits is not None:
+            is_refused = isinstance(end, ErrorEvent) and end.verdict == "refused"
+            news = self._limit_news.of(end.limits, is_refused=is_refused)
+            chain.limits = news or chain.limits
+            end = msgspec.structs.replace(end, limits=None)
+        if self._prices and isinstance(end, ResultEvent):
+            for name in (end.model, conversation.options.model, self._model):
+                if name is not None and name in self._prices:
+                    usage, _ = _consumption([*before, end])
+                    cost = cost_usd(name, usage, self._prices)
+                    return msgspec.structs.replace(end, cost_usd=cost)
+        return end
 
     async def _hand_on(self, chain: Chain, event: Event) -> None:
         if chain.work.streams and isinstance(event, TextEvent):

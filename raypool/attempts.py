@@ -10,7 +10,7 @@ import msgspec
 from raypool.agent import Halt, Prompt, SessionOptions, Skip
 from raypool.asking import Asking
 from raypool.callbacks import USER_ERRORS, Callbacks, raise_if_cancelled
-from raypool.chain import Chain
+from raypool.chain import PAUSE, Chain, Pause
 from raypool.clock import Clock
 from raypool.conversations import Conversations
 from raypool.events import ErrorEvent
@@ -27,7 +27,7 @@ from raypool.outcomes import (
 )
 from raypool.telemetry import EventLog
 
-Result: TypeAlias = Answer | Failure | Skip | Halt | None
+Result: TypeAlias = Answer | Failure | Skip | Halt | Pause | None
 """What came of a turn; `None` for a task that was cancelled."""
 
 
@@ -56,7 +56,8 @@ class Attempts:
         conversations: where a task's is opened.
         options: how a conversation is held whose task asks for no type.
         options_for: how one is held whose task asks for a type.
-        turn_timeout: the longest that an attempt may take, in seconds, unless its task says.
+        turn_timeout: the longest that an attempt may take, in seconds, unless its task says;
+            the time for which it pauses does not count.
     """
 
     def __init__(
@@ -85,12 +86,15 @@ class Attempts:
         self._responds = callbacks.is_overridden("handle_response")
 
     async def make(self, chain: Chain) -> Turned:
-        """One attempt at the chain's turn, and what the agent says to it; raises cancellation."""
-        started = self._clock.monotonic()
+        """One attempt at the chain's turn, and what the agent says to it; raises cancellation.
+
+        An attempt that pauses goes on here when its task comes back.
+        """
+        started = self._clock.monotonic() - chain.seconds
         timeout = chain.work.timeout
         seconds = self._turn_timeout if timeout is None else timeout
         try:
-            with self._limits.turn(chain.work.number, seconds) as limit:
+            with self._limits.turn(chain.work.number, seconds - chain.seconds) as limit:
                 turned = await self._attempt(chain, started)
         except USER_ERRORS as error:
             raise_if_cancelled()
@@ -99,6 +103,8 @@ class Attempts:
             return Turned(failure_of_interrupt(chain, self._since(started)))
         if limit.has_expired:
             return Turned(failure_of_timeout(chain, seconds, self._since(started)))
+        if isinstance(turned.result, Pause):
+            chain.seconds = self._clock.monotonic() - started
         return turned
 
     async def _attempt(self, chain: Chain, started: float) -> Turned:
@@ -106,29 +112,35 @@ class Attempts:
         if chain.conversation is None:
             is_plain = work.output_type is None
             options = self._options if is_plain else await self._options_for(work)
-            chain.conversation = await self._conversations.open(work, options)
+            chain.join_conversation(await self._conversations.open(work, options))
+            assert chain.conversation is not None
         if chain.pending is None:
-            if chain.number > 1:
-                chain.conversation.begin_turn()
             if self._looks_before:
                 stop = await self._look_before(chain)
                 if stop is not None:
                     return stop
             else:
                 chain.pending = chain.prompt
+        if not chain.is_under_way:
+            chain.is_under_way = True
+            self._tell_of_start(chain)
+        stopped = await self._asking.ask(chain)
+        if isinstance(stopped, Pause):
+            return Turned(PAUSE)
+        if stopped is not None:
+            return self._failed(chain, stopped, started)
+        answer = answer_of(chain, self._since(started))
+        return await self._respond(chain, answer) if self._responds else Turned(answer)
+
+    def _tell_of_start(self, chain: Chain) -> None:
         if self._log.is_watched:
             self._log.emit(
                 "prompt.start",
-                task=work.id,
+                task=chain.work.id,
                 turn=chain.number,
                 attempt=chain.attempt,
-                session=work.session,
+                session=chain.work.session,
             )
-        error = await self._asking.ask(chain)
-        if error is not None:
-            return self._failed(chain, error, started)
-        answer = answer_of(chain, self._since(started))
-        return await self._respond(chain, answer) if self._responds else Turned(answer)
 
     async def _look_before(self, chain: Chain) -> Turned | None:
         """Have the agent see what is about to be asked; what stops it."""

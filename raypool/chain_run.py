@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +14,8 @@ from raypool import records
 from raypool.agent import Halt, Prompt, Skip
 from raypool.attempts import Attempts, Result, Turned
 from raypool.callbacks import USER_ERRORS, Callbacks, raise_if_cancelled
-from raypool.chain import Chain
+from raypool.chain import PAUSE, Chain, Pause
+from raypool.config import Price
 from raypool.conversations import Conversations, Memory
 from raypool.errors import TaskFailed
 from raypool.halting import Halting
@@ -44,10 +45,12 @@ class TurnRules(NamedTuple):
 
     Attributes:
         memory: whether a conversation is a task's or the worker's.
-        turn_timeout: the longest that a turn may run, in seconds.
+        turn_timeout: the longest that an attempt at a turn may run, in seconds; the time for
+            which it pauses does not count.
         max_attempts: how many attempts a turn gets.
         max_turns_per_task: the most turns of one task, exchanges for tools included.
         parse_attempts: how many answers in all may be asked for to fit an output type.
+        prices: what models cost, in the place of what a backend says; `None` names none.
     """
 
     memory: Memory = "task"
@@ -55,6 +58,7 @@ class TurnRules(NamedTuple):
     max_attempts: int = 4
     max_turns_per_task: int = 50
     parse_attempts: int = 3
+    prices: Mapping[str, Price] | None = None
 
 
 class ChainRuns:
@@ -93,7 +97,8 @@ class ChainRuns:
         """A task's turns, up to what is reported of them; raises only cancellation.
 
         A transient failure that may be followed by another attempt is an outcome too, and so
-        is a halt before a turn; the chain goes on where it was when the task comes back.
+        is a halt before a turn, and a pause before an exchange for which no capacity is
+        reserved; the chain goes on where it was when the task comes back.
         """
         chain = self._paused.pop(work.number, None)
         if chain is None:
@@ -122,7 +127,7 @@ class ChainRuns:
             self._limits.interrupt(number)
 
     async def forget(self, number: int) -> None:
-        """Drop what is kept of a task that waits for another attempt."""
+        """Drop what is kept of a task that waits."""
         chain = self._paused.pop(number, None)
         if chain is not None:
             await self._leave(chain, is_recorded=False)
@@ -148,9 +153,9 @@ class ChainRuns:
 
     async def _run(self, chain: Chain) -> Outcome:
         while True:
-            turned = await self._attempts.make(chain)
+            turned = Turned(PAUSE) if chain.left == 0 else await self._attempts.make(chain)
             result = turned.result
-            if isinstance(result, Failure) and self._may_follow(chain, result):
+            if isinstance(result, Failure | Pause) and self._may_follow(chain, result):
                 return await self._pause(chain, result)
             decision = turned.decision
             if isinstance(result, TOLD):
@@ -225,7 +230,7 @@ class ChainRuns:
 
     async def _end(self, chain: Chain, result: Result, outcome: Outcome) -> Outcome:
         if isinstance(result, Halt) and chain.has_begun:
-            chain.halt()
+            chain.wait()
             await self._keep(chain)
         else:
             await self._leave(chain, is_recorded=isinstance(result, Answer))
@@ -277,24 +282,26 @@ class ChainRuns:
             logger.exception("%s of worker %r did not end within %g s", name, worker, seconds)
             return None
 
-    def _may_follow(self, chain: Chain, failure: Failure) -> bool:
-        """Whether another attempt at the turn follows, by the pool's rules."""
-        if chain.is_cancelled:
-            return False
-        if failure.verdict == "refused":
+    def _may_follow(self, chain: Chain, result: Failure | Pause) -> bool:
+        """Whether the turn goes on later, or has another attempt by the pool's rules."""
+        if chain.is_cancelled or isinstance(result, Pause):
+            return not chain.is_cancelled
+        if result.verdict == "refused":
             return chain.work.may_wait
-        return failure.verdict == "transient" and chain.attempt < self._rules.max_attempts
+        return result.verdict == "transient" and chain.attempt < self._rules.max_attempts
 
-    async def _pause(self, chain: Chain, failure: Failure) -> Outcome:
-        """Report a failure, and keep what another attempt goes on with."""
-        if self._log.is_watched:
-            self._tell(chain, failure)
-        conversation = chain.conversation
-        if chain.has_begun or (conversation is not None and conversation.name):
+    async def _pause(self, chain: Chain, result: Failure | Pause) -> Outcome:
+        """Report a failure or a pause, and keep what the chain goes on with."""
+        conversation, waits = chain.conversation, isinstance(result, Pause)
+        if isinstance(result, Pause):
+            chain.wait()
+        elif self._log.is_watched:
+            self._tell(chain, result)
+        if waits or chain.has_begun or (conversation is not None and conversation.name):
             await self._keep(chain)
         else:
             await self._leave(chain, is_recorded=False)
-        chain.outcome = _outcome(chain, failure)
+        chain.outcome = _outcome(chain, result)
         if self._halting.is_halted:
             await self.finish(chain.work.number)
         return chain.outcome
@@ -303,7 +310,6 @@ class ChainRuns:
         """Keep a chain until its task comes back; the worker's conversation goes on without it."""
         conversation = chain.conversation
         if conversation is not None and self._conversations.is_shared(conversation):
-            conversation.rewind()
             chain.leave_conversation()
         self._paused[chain.work.number] = chain
         if len(self._paused) > MOST_PAUSED:
@@ -343,6 +349,7 @@ def _outcome(
 ) -> Outcome:
     number, turns, asked = chain.work.number, chain.exchanges, chain.asked
     usage, cost_usd = chain.take_consumption()
+    requests, limits = chain.take_requests(), chain.take_limits()
     if isinstance(result, Answer):
         # By position: by name it takes three times as long.
         return Outcome(
@@ -358,6 +365,9 @@ def _outcome(
             conversation,
             None,
             asked,
+            requests,
+            False,
+            limits,
         )
     return Outcome(
         number,
@@ -368,4 +378,7 @@ def _outcome(
         is_returned=isinstance(result, Halt),
         skipped=result.reason if isinstance(result, Skip) else None,
         asked=asked,
+        requests=requests,
+        is_paused=isinstance(result, Pause),
+        limits=limits,
     )

@@ -121,6 +121,17 @@ class Conversation:
         if len(self.messages) > self.turn_begins_at:
             self._rewrite(self.messages[: self.turn_begins_at])
 
+    def set_aside(self) -> Messages:
+        """Forget what the turn has said so far, and return it."""
+        said = self.messages[self.turn_begins_at :]
+        self.rewind()
+        return said
+
+    def bring_back(self, said: Messages) -> None:
+        """Go on with what a turn had said before it was set aside."""
+        self.turn_begins_at = len(self.messages)
+        self._rewrite([*self.messages, *said])
+
     def shorten(self) -> int:
         """Drop the older half of what was said before the turn; how many messages.
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
+from raypool.provider_limits import ProviderLimits
 from raypool.usage import Usage
 
 Verdict: TypeAlias = Literal["refused", "transient", "invalid", "fatal"]
@@ -62,6 +63,7 @@ class ResultEvent(msgspec.Struct, frozen=True, tag="result", tag_field="type"):
         stop_reason: why it stopped: `end_turn`, `max_tokens`, `stop_sequence`, …
         usage: the tokens of the whole turn; `None` when the last `usage` event holds.
         cost_usd: what the turn cost, in USD; `None` when no price is known.
+        limits: what the provider said of its limits; for the pool, which takes it out.
     """
 
     type: ClassVar[str] = "result"
@@ -69,6 +71,7 @@ class ResultEvent(msgspec.Struct, frozen=True, tag="result", tag_field="type"):
     stop_reason: str | None = "end_turn"
     usage: Usage | None = None
     cost_usd: float | None = None
+    limits: ProviderLimits | None = None
 
 
 class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
@@ -81,6 +84,7 @@ class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
         retry_after: seconds the provider asked to wait, when it did.
         is_context_full: the conversation is longer than the model's context; raypool shortens
             it from its oldest turns and asks again.
+        limits: what the provider said of its limits; for the pool, which takes it out.
         traceback: the traceback as text, where one helps.
         exception: the exception itself; it stays in the worker's process unless it pickles.
     """
@@ -93,6 +97,7 @@ class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
     traceback: str = ""
     exception: BaseException | None = None
     is_context_full: bool = False
+    limits: ProviderLimits | None = None
 
 
 Event: TypeAlias = (

@@ -67,7 +67,7 @@ class AgentHost:
         self._running: dict[int, Letter | Parcel] = {}
         self._unanswered: dict[int, Letter] = {}
         self._quiet = asyncio.Event()
-        self._unwanted: dict[int, None] = {}
+        self._unwanted: dict[int, Outcome] = {}
         self._slot_tasks: list[asyncio.Task[None]] = []
         self._forgetting: set[asyncio.Task[None]] = set()
         self._finished = 0
@@ -128,6 +128,14 @@ class AgentHost:
             self._engine.limits.mark_interrupted(number)
         return self._control(lambda: self._cancel(numbers), [])
 
+    def recall(self, numbers: list[int]) -> list[int]:
+        """Give back those of these tasks that do not run and have not ended; which they are.
+
+        What is kept of one that waits in the middle is dropped. None when the event loop is
+        blocked.
+        """
+        return self._control(lambda: self._recall(numbers), [])
+
     @property
     def running(self) -> list[int]:
         """The numbers of the tasks whose turn runs now."""
@@ -140,7 +148,7 @@ class AgentHost:
 
     @property
     def finished(self) -> int:
-        """Attempts that have ended."""
+        """How often a task has been dealt with, for now or for good."""
         return self._finished
 
     @property
@@ -149,7 +157,7 @@ class AgentHost:
         return self._engine.halting.reason
 
     def wait_finished(self, count: int) -> None:
-        """Wait until `count` attempts have ended since the start."""
+        """Wait until that is so `count` times since the start."""
         with self._progress:
             self._progress.wait_for(lambda: self._finished >= count)
 
@@ -235,14 +243,20 @@ class AgentHost:
             if number in self._running:
                 self._engine.cancel(number)
             elif number not in self._ended:
-                self._refuse(number)
-                self._forget(number)
+                self._refuse(Outcome(number))
                 dropped.append(number)
         return dropped
 
-    def _refuse(self, number: int) -> None:
+    def _recall(self, numbers: list[int]) -> list[int]:
+        recalled = [one for one in numbers if one not in self._running and one not in self._ended]
+        for number in recalled:
+            self._refuse(Outcome(number, is_returned=True))
+        return recalled
+
+    def _refuse(self, outcome: Outcome) -> None:
         """Do not start a task that may be on its way; most that come were sent lately."""
-        self._unwanted[number] = None
+        self._forget(outcome.number)
+        self._unwanted[outcome.number] = outcome
         if len(self._unwanted) > OUTCOMES_UNDER_WAY:
             del self._unwanted[next(iter(self._unwanted))]
 
@@ -256,8 +270,7 @@ class AgentHost:
             match await self._mailbox.get():
                 case Parcel(work) as parcel:
                     if work.number in self._unwanted:
-                        del self._unwanted[work.number]
-                        self._report(parcel, Outcome(work.number))
+                        self._report(parcel, self._unwanted.pop(work.number))
                         continue
                     self._running[work.number] = parcel
                     self._report(parcel, await self._end_of(work.number, self._engine.run(work)))
@@ -356,6 +369,6 @@ class AgentHost:
 def _may_come_again(outcome: Outcome) -> bool:
     """Whether the task may be sent here once more."""
     failure = outcome.failure
-    return outcome.is_returned or (
+    return (outcome.is_returned or outcome.is_paused) or (
         failure is not None and failure.verdict in ("refused", "transient")
     )

@@ -13,6 +13,7 @@ from raypool.messages import (
     Batch,
     Notice,
     Outcome,
+    Terms,
     WorkerReport,
     decode_batch,
     decode_outcomes,
@@ -28,9 +29,14 @@ WorkerGone = ray.exceptions.RayError
 
 
 class WorkerLink:
-    """Calls one worker."""
+    """Calls one worker.
+
+    Attributes:
+        terms: what its turns are limited and priced by, once it is ready.
+    """
 
     def __init__(self, handle: Any) -> None:
+        self.terms = Terms()
         self._handle = handle
         self._finished = 0
         self._asking: asyncio.Future[None] | None = None
@@ -43,7 +49,7 @@ class WorkerLink:
 
     async def start(self, snapshot: str | None) -> None:
         """Have the worker's agent and backend get ready; raises what they raise."""
-        await self._handle.start.remote(snapshot)
+        self.terms = await self._handle.start.remote(snapshot)
 
     async def send(self, assignments: list[Assignment]) -> AsyncIterator[Batch]:
         """Put an envelope into the worker's mailbox; its outcomes in batches, as they come."""
@@ -114,6 +120,14 @@ class WorkerLink:
         """Have the worker interrupt those of these tasks that run; the others, which never will."""
         dropped: list[int] = await self._handle.cancel.remote(numbers)
         return dropped
+
+    async def recall(self, numbers: list[int]) -> list[int]:
+        """Have the worker give back those of these tasks that it has not started; which they are.
+
+        Their outcomes, which may come before this or after it, say that they are returned.
+        """
+        recalled: list[int] = await self._handle.recall.remote(numbers)
+        return recalled
 
     async def stop(self, grace: float, reason: str) -> None:
         """End the agent after at most `grace` seconds for its running turns."""

@@ -18,10 +18,11 @@ from raypool.clock import Clock
 from raypool.conversations import Conversations, close_quietly, settled
 from raypool.halting import Halting
 from raypool.limits import Limits
-from raypool.messages import Asked, Assignment, Notice, Outcome
+from raypool.messages import Asked, Assignment, Notice, Outcome, Terms
 from raypool.output_type import OutputType
 from raypool.snapshots import restored, snapshot_json
 from raypool.telemetry import EventLog
+from raypool.terms import terms_of
 from raypool.tools import ToolBox
 from raypool.watchdog import Watchdog
 
@@ -51,6 +52,7 @@ class TurnEngine:
         log: where telemetry goes.
         hear_waiting: has the notices that wait heard, after each turn.
         put_text: is given the text of tasks that stream, by number, as it comes.
+        terms: what its turns are limited and priced by, once it has begun.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class TurnEngine:
         self.log = log
         self.hear_waiting: Callable[[], Awaitable[None] | None] | None = None
         self.put_text: Callable[[int, str], None] = _drop_text
+        self.terms = Terms()
 
     async def begin(self, start: AgentStart, snapshot: str | None = None) -> None:
         """Connect the backend and initialise the agent; raises what either raises.
@@ -140,7 +143,7 @@ class TurnEngine:
         self._runs.cancel(number)
 
     async def forget(self, number: int) -> None:
-        """Drop what is kept of a task that waits for another attempt."""
+        """Drop what is kept of a task that waits."""
         assert self._runs is not None, "the engine has not begun"
         await self._runs.forget(number)
 
@@ -162,12 +165,15 @@ class TurnEngine:
         if options.output_type is not None:
             OutputType.of(options.output_type)
         self._options = msgspec.structs.replace(options, tools=tools.tools)
+        self.terms = terms_of(self._backend, self._options, self._rules.prices or {})
         asking = Asking(
             self._callbacks,
             tools,
             self._conversations,
             max_exchanges=self._rules.max_turns_per_task,
             parse_attempts=options.parse_attempts or self._rules.parse_attempts,
+            prices=self._rules.prices or {},
+            model=self.terms.model,
             log=self.log,
             put_text=self.put_text,
         )

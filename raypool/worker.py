@@ -21,6 +21,7 @@ from raypool.host import AgentHost
 from raypool.messages import (
     Outcome,
     PoolInfo,
+    Terms,
     WorkerReport,
     decode_assignments,
     decode_notice,
@@ -96,10 +97,11 @@ class Worker:
         return _node_id()
 
     @ray.method(concurrency_group=CONTROL)
-    def start(self, snapshot: str | None = None) -> None:
+    def start(self, snapshot: str | None = None) -> Terms:
         """Unpack the agent and the backend, and get ready; raises the first cause of a failure.
 
-        `snapshot` is what the ledger has of the agent's state.
+        `snapshot` is what the ledger has of the agent's state. Returns what the worker's turns
+        are limited and priced by.
         """
         agent_class, agent_options, backend, attach = cloudpickle.loads(self._payload)
         spec = self._spec
@@ -117,6 +119,7 @@ class Worker:
         start = AgentStart(worker=spec.name, role=spec.role, options=agent_options)
         host.start(start, snapshot)
         self._host = host
+        return engine.terms
 
     @ray.method(concurrency_group=TURN)
     def turn(self, envelope: bytes) -> Iterator[bytes]:
@@ -160,6 +163,11 @@ class Worker:
     def cancel(self, numbers: list[int]) -> list[int]:
         """Interrupt those of these tasks that run; the others, which will not be started."""
         return self._ready().cancel(numbers)
+
+    @ray.method(concurrency_group=CONTROL)
+    def recall(self, numbers: list[int]) -> list[int]:
+        """Those of these tasks that have not started and will not be, here; others run on."""
+        return self._ready().recall(numbers)
 
     @ray.method(concurrency_group=CONTROL)
     def interrupt(self) -> int:

@@ -29,7 +29,7 @@ LAYERS = [
     "messages group_commit tally sqlite_rows",
     # Decisions
     "desk outbox retries sealing sqlite_file sqlite_sessions verdicts limits halting snapshots",
-    "conversations mapping task_record mailbox sqlite_ledger kept_types",
+    "conversations terms mapping task_record mailbox sqlite_ledger kept_types",
     "capacity backlog",
     "chain sessions roster",
     "outcomes",

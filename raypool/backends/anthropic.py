@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from raypool.agent import SessionOptions
-from raypool.backends.base import Backend, Session
+from raypool.backends.base import Account, Backend, Session
 from raypool.errors import PoolStartError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "claude-haiku-5-5"
 DEFAULT_URL = "https://api.anthropic.com"
 PLACEHOLDER_KEY = "no-key-was-given"
+FINGERPRINT_BYTES = 8
 
 IDLE_TIMEOUT_SECONDS = 120.0
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -83,7 +85,7 @@ class AnthropicBackend(Backend):
         self._connection: Connection | None = None
 
     @property
-    def model(self) -> str:
+    def model(self) -> str:  # type: ignore[override]  # nobody sets it
         """The model that answers where the session names none."""
         return self._model or DEFAULT_MODEL
 
@@ -106,6 +108,13 @@ class AnthropicBackend(Backend):
         ready = copy.copy(self)
         vars(ready).update(resolved)
         return ready
+
+    def account(self) -> Account:
+        """The server, and a fingerprint of the key from which the key cannot be told."""
+        ready = self.prepare()
+        key = (ready.api_key or ready.auth_token or "").encode()
+        fingerprint = hashlib.blake2b(key, digest_size=FINGERPRINT_BYTES, person=b"raypool")
+        return Account(public_url(ready.base_url or DEFAULT_URL), fingerprint.hexdigest())
 
     async def open(self) -> None:
         """Connect this process, or join the client that an equal backend has here already."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import anthropic
 import httpx2
 
+from raypool.backends.anthropic_limits import limits_in
 from raypool.backends.faults import retry_after_seconds, verdict_of_status
 from raypool.events import ErrorEvent, Verdict
 
@@ -97,6 +98,7 @@ def _status_event(error: anthropic.APIStatusError, endpoint: Endpoint) -> ErrorE
         message=endpoint.masked(message),
         retry_after=retry_after_seconds(error.response.headers),
         is_context_full=verdict == "invalid" and says_context_is_full(kind, _provider_text(error)),
+        limits=limits_in(error.response.headers),
     )
 
 

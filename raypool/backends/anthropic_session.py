@@ -11,6 +11,7 @@ from anthropic.types import RawMessageStreamEvent
 
 from raypool.backends.anthropic_answer import Answer
 from raypool.backends.anthropic_errors import Endpoint, UnusableAnswer, error_event
+from raypool.backends.anthropic_limits import limits_in
 from raypool.backends.anthropic_request import RequestFields
 from raypool.backends.anthropic_turn import AnthropicTurn
 from raypool.backends.base import Session
@@ -83,6 +84,7 @@ class AnthropicSession(Session):
             async with await self._begin(turn) as stream:
                 is_answering = True
                 _check_is_event_stream(stream)
+                turn.limits = limits_in(stream.response.headers)
                 async for raw in stream:
                     event = answer.take(raw)
                     if event is not None:

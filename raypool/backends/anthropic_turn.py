@@ -8,6 +8,7 @@ from raypool.backends.anthropic_answer import Answer
 from raypool.backends.dialogue import Message, has_tool_results
 from raypool.events import ErrorEvent, Event, ResultEvent, UsageEvent
 from raypool.prices import cost_usd
+from raypool.provider_limits import ProviderLimits
 from raypool.usage import Usage
 
 MOST_PAUSES = 10
@@ -20,10 +21,12 @@ class AnthropicTurn:
 
     Attributes:
         failure: what went wrong; `None` while nothing has.
+        limits: what the last answer said of the provider's limits.
     """
 
     def __init__(self, asked: list[Message], model: str) -> None:
         self.failure: ErrorEvent | None = None
+        self.limits: ProviderLimits | None = None
         self._asked = asked
         self._model = model
         self._answers: list[Answer] = []
@@ -80,6 +83,7 @@ class AnthropicTurn:
             stop_reason=self.stop_reason,
             usage=usage,
             cost_usd=sum(known) if len(known) == len(costs) else None,
+            limits=self.limits,
         )
 
     def _with_answer(self, content: list[dict[str, Any]]) -> list[Message]:

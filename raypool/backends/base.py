@@ -10,9 +10,23 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
+
 from raypool.agent import SessionOptions
 from raypool.events import Event
 from raypool.task import Content
+
+
+class Account(msgspec.Struct, frozen=True):
+    """Whom a provider counts a backend's turns against.
+
+    Attributes:
+        provider: where they go, as the URL of a server, without any password.
+        key: what tells its key from others, without telling the key itself.
+    """
+
+    provider: str
+    key: str
 
 
 class Session(ABC):
@@ -57,6 +71,12 @@ class Backend(ABC):
     name: str = ""
     """The backend's short name, as status and errors show it."""
 
+    model: str | None = None
+    """The model that answers where the session's options name none; `None` when nobody knows."""
+
+    is_free: bool = False
+    """Whether its turns cost nothing."""
+
     def prepare(self) -> Backend:
         """The backend that travels to the workers; called once, where `Pool.start` runs.
 
@@ -64,6 +84,14 @@ class Backend(ABC):
             PoolStartError: it can be seen from here that no turn would succeed.
         """
         return self
+
+    def account(self) -> Account | None:
+        """Whom its turns are counted against; `None` when no provider limits them.
+
+        All pools of a cluster whose backends name the same account share its limits. Called
+        once in each worker, after `open`.
+        """
+        return None
 
     async def open(self) -> None:
         """Connect or load; called once in each worker's process, before the first session."""

@@ -37,6 +37,7 @@ class LocalBackend(Backend):
     """
 
     name = "local"
+    is_free = True
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class LocalBackend(Backend):
         self._node_model: NodeModel | None = None
 
     @property
-    def model(self) -> str:
+    def model(self) -> str:  # type: ignore[override]  # nobody sets it
         """The model's name: its file's, without the suffix."""
         return Path(self.model_path or FILE_NAME).stem
 

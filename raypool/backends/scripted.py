@@ -38,6 +38,8 @@ class ScriptedBackend(Backend):
     """
 
     name = "scripted"
+    model = MODEL
+    is_free = True
 
     def __init__(
         self, replies: Replies = None, *, latency: float | Callable[[str], float] = 0.0

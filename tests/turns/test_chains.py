@@ -159,7 +159,9 @@ async def test_skip_in_the_middle_of_a_chain_cancels_the_task_with_its_tokens_co
     async with engine(Steps("one"), Skipping(Prompt("b?"))) as one:
         outcome = await one.run(ask())
 
-    assert outcome == Outcome(1, usage=Usage(1, 1), cost_usd=0.5, turns=1, skipped="seen enough")
+    assert outcome == Outcome(
+        1, usage=Usage(1, 1), cost_usd=0.5, turns=1, requests=1, skipped="seen enough"
+    )
 
 
 async def test_halt_of_one_task_does_not_cut_short_the_chain_of_another() -> None:
@@ -374,7 +376,7 @@ async def test_cancelled_task_has_no_outcome_but_what_it_consumed() -> None:
         one.cancel(1)
         outcome = await turn
 
-    assert outcome == Outcome(1, usage=Usage(1, 1), cost_usd=0.5, turns=1)
+    assert outcome == Outcome(1, usage=Usage(1, 1), cost_usd=0.5, turns=1, requests=2)
     assert [type(error).__name__ for error in agent.errors] == ["Interrupted"]
 
 
@@ -390,7 +392,7 @@ async def test_task_that_is_cancelled_between_its_turns_takes_no_other() -> None
     async with engine(backend, Cancelling()) as one:
         outcome = await one.run(ask())
 
-    assert outcome == Outcome(1, usage=Usage(1, 1), cost_usd=0.5, turns=1)
+    assert outcome == Outcome(1, usage=Usage(1, 1), cost_usd=0.5, turns=1, requests=1)
     assert backend.asked == ["why?"]
 
 

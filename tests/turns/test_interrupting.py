@@ -204,7 +204,7 @@ def test_cancelled_task_that_handle_error_would_go_on_with_ends_all_the_same(
         envelope = post(host, 1)
         gated.wait_started(1)
         assert host.cancel([1]) == []
-        assert results(envelope) == {1: Outcome(1)}
+        assert results(envelope) == {1: Outcome(1, requests=1)}
 
     assert gated.started == [1]
 
