@@ -1,0 +1,86 @@
+"""Finding how many requests a provider takes in a second, by what it refuses."""
+
+from __future__ import annotations
+
+import math
+
+FIRST_RATE = 10.0
+OPEN_ABOVE = 1_000.0
+"""Requests a second that nobody need be held back from who has never been refused."""
+
+LOWEST_RATE = 1 / 60
+SHORTEST_TURN = 0.002
+PAUSE_SECONDS = 0.5
+"""How long nothing is sent after a refusal that does not say how long."""
+
+HALVED = 0.5
+LOWERED = 0.85
+ENOUGH_ACCEPTED = 5
+SURE = 0.005
+UNSURE = 0.25
+RECOVERY_SECONDS = 8.0
+DOUBLING_SECONDS = 6.0
+
+
+class Adaptive:
+    """Sends faster while the answers are clean, and slower once for each burst of refusals.
+
+    It begins at `FIRST_RATE` and doubles within the time of a turn, as long as it is what holds
+    the sending back. From the first refusal on it knows a ceiling: the provider's bucket was
+    empty then, and is empty at the next refusal, so what was accepted between the two is what the
+    provider allows. It sends just below that, then at it, then probes past it, ever faster.
+
+    Attributes:
+        rate: requests a second; infinite while nothing need hold them back.
+        epoch: how many bursts of refusals there were.
+    """
+
+    def __init__(self) -> None:
+        self.rate = FIRST_RATE
+        self.epoch = 0
+        self._ceiling: float | None = None
+        self._doubt = UNSURE
+        self._held_back = 0.0
+        self._since = 0.0
+        self._accepted_then = 0.0
+
+    def grow(self, seconds: float, answered: int, mean_seconds: float) -> None:
+        """For so many seconds nothing but this rate has held the sending back."""
+        if self._ceiling is not None:
+            self._held_back += seconds
+            self.rate = self._ceiling * self._factor()
+        elif answered:
+            self.rate += answered * math.log(2) / max(mean_seconds, SHORTEST_TURN)
+            if self.rate > OPEN_ABOVE:
+                self.rate = math.inf
+
+    def refuse(self, now: float, accepted: float, recent: float) -> None:
+        """A burst of refusals has begun, at this rate.
+
+        `accepted` are the requests that were not refused, since the beginning; `recent` is how
+        many there were in a second, lately.
+        """
+        rate = min(self.rate, max(recent, LOWEST_RATE))
+        seconds, count = now - self._since, accepted - self._accepted_then
+        knows = self._ceiling is not None
+        if (
+            knows
+            and count >= ENOUGH_ACCEPTED
+            and self._held_back >= 0.5 * (seconds - PAUSE_SECONDS)
+        ):
+            self._ceiling = min(count / seconds, rate)
+            self._doubt = min(max(1.5 / count, SURE), UNSURE)
+        else:
+            self._ceiling = max(rate * (LOWERED if knows else HALVED), LOWEST_RATE)
+            self._doubt = UNSURE
+        self.epoch += 1
+        self._since, self._accepted_then, self._held_back = now, accepted, 0.0
+        self.rate = self._ceiling * self._factor()
+
+    def _factor(self) -> float:
+        """How far from the ceiling the rate is, by how long it has held the sending back."""
+        below = self._doubt + 0.02
+        if self._held_back < RECOVERY_SECONDS:
+            return 1 - below * (1 - self._held_back / RECOVERY_SECONDS)
+        probing = self._held_back - RECOVERY_SECONDS
+        return 1 + self._doubt * (math.exp2(min(probing / DOUBLING_SECONDS, 50.0)) - 1)

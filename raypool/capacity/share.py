@@ -1,0 +1,295 @@
+"""One pool's share of what a provider allows under one key: may this turn be sent now?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from raypool.capacity.buckets import NOTHING, UNLIMITED, Bucket, Rates
+from raypool.capacity.leases import Lease, Report
+from raypool.clock import Clock
+from raypool.config import RateLimit
+from raypool.provider_limits import Allowance, ProviderLimits
+
+URGE_SECONDS = 0.02
+"""How soon after a lease was renewed its renewal may be urged again."""
+
+SettleVerdict = Literal["answered", "refused", "failed"]
+
+
+class Ticket(NamedTuple):
+    """Leave to send one exchange, and what it takes of the share until it is settled.
+
+    Attributes:
+        number: its place among all that the share gave out.
+        epoch: the epoch of the lease under which it is sent.
+        amounts: what is set aside for it.
+    """
+
+    number: int
+    epoch: int
+    amounts: Rates
+
+
+class ShareStatus(NamedTuple):
+    """How a share stands.
+
+    Attributes:
+        limit: what all pools under the key may send together, in a second.
+        rates: what this one may.
+        sent: what it has sent since it began.
+        refused: how many exchanges the provider has refused.
+        closed_for: for how many seconds nothing may be sent.
+        has_lease: its governor has answered lately.
+    """
+
+    limit: Rates
+    rates: Rates
+    sent: Rates
+    refused: int
+    closed_for: float
+    has_lease: bool
+
+
+class Share:
+    """Spends the lease of one pool by local buckets, so that no turn needs to ask anybody.
+
+    `urge` is called when the lease should be renewed at once: the share is short, or the provider
+    has refused a turn. It may renew the lease before it returns.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        rate_limit: RateLimit | None = None,
+        *,
+        urge: Callable[[], None] = lambda: None,
+    ) -> None:
+        rate_limit = rate_limit or RateLimit()
+        self.urge = urge
+        self._clock = clock
+        self._limit = per_second(rate_limit)
+        self._is_adaptive = rate_limit.adaptive
+        now = clock.monotonic()
+        self._buckets = [Bucket(0.0, now) for _ in Rates._fields]
+        self._limiting = list(self._buckets)
+        self._lease: Lease | None = None
+        self._asked_at = now
+        self._expires_at = self._due_at = self._urged_at = -math.inf
+        self._closed_until = -math.inf
+        self._told = UNLIMITED
+        self._wanted = NOTHING
+        self._short: set[Bucket] = set()
+        self._number = 0
+        self._sent = [0.0] * len(Rates._fields)
+        self._refused = self._answered = 0
+        self._refused_epoch = -1
+        self._seconds = 0.0
+
+    @property
+    def is_limiting(self) -> bool:
+        """Whether `take` may say no before the lease is due: it has a rate, or is closed."""
+        now = self._clock.monotonic()
+        return bool(self._limiting) or now < self._closed_until or now >= self._due_at
+
+    def take(self, input_tokens: float, output_tokens: float) -> Ticket | None:
+        """Leave to send an exchange of about that size now; `None` when there is none."""
+        amounts = Rates(1.0, input_tokens, output_tokens, input_tokens + output_tokens)
+        now = self._clock.monotonic()
+        if now >= self._due_at:
+            self._urge(now)
+        if self._is_open_for(amounts, now) or (self._urge(now) and self._is_open_for(amounts, now)):
+            return self._give_out(amounts, now)
+        return None
+
+    def opens_in(self) -> float | None:
+        """Seconds until `take` may give leave again; `None` when its lease must change first."""
+        now = self._clock.monotonic()
+        waits = [bucket.opens_in(self._wanted[k], now) for k, bucket in enumerate(self._buckets)]
+        waits.append(max(0.0, self._closed_until - now))
+        due = max(0.0, self._due_at - now)
+        if now >= self._expires_at or None in waits:
+            return due or None
+        return max(wait for wait in waits if wait is not None)
+
+    def settle(
+        self,
+        ticket: Ticket | None,
+        *,
+        input_tokens: float = 0.0,
+        output_tokens: float = 0.0,
+        requests: float = 1.0,
+        verdict: SettleVerdict = "answered",
+        retry_after: float | None = None,
+        limits: ProviderLimits | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """What became of an exchange, in place of what was set aside for it.
+
+        Args:
+            ticket: `None` for what was sent without one while nothing was limited.
+            input_tokens: what it took, as the provider counts it.
+            output_tokens: likewise.
+            requests: how many requests it took; 0 when it was never sent.
+            verdict: `"refused"` when the provider had no capacity for it (429, 529).
+            retry_after: for how long the provider wants nothing sent.
+            limits: what the provider said of its limits.
+            seconds: how long the exchange took.
+        """
+        now = self._clock.monotonic()
+        used = Rates.of_turn(input_tokens, output_tokens, requests)
+        self._put_right(ticket, used, now)
+        if limits is not None:
+            self._hear(limits, now)
+        if verdict == "answered":
+            self._answered += 1
+            self._seconds += seconds or 0.0
+        elif verdict == "refused":
+            self._note_refusal(ticket, retry_after, now)
+
+    # The lease
+
+    def report(self) -> Report:
+        """What the governor is to know; it is asked now for another lease."""
+        now = self._asked_at = self._clock.monotonic()
+        has_lease = self._lease is not None and now < self._expires_at
+        return Report(
+            limit=self._limit,
+            is_adaptive=self._is_adaptive,
+            told=self._told,
+            held=self._lease.rates if self._lease is not None and has_lease else NOTHING,
+            levels=Rates(
+                *(0.0 if one.rate == math.inf else one.fill(now) for one in self._buckets)
+            ),
+            is_short=tuple(one in self._short for one in self._buckets),  # type: ignore[arg-type]
+            sent=Rates(*self._sent),
+            refused=self._refused,
+            refused_epoch=self._refused_epoch,
+            answered=self._answered,
+            seconds=self._seconds,
+            closed_for=max(0.0, self._closed_until - now),
+        )
+
+    def renew(self, lease: Lease) -> None:
+        """Go on with what the governor has answered to the last `report`."""
+        now = self._clock.monotonic()
+        has_new_epoch = self._lease is not None and lease.epoch > self._lease.epoch
+        self._lease = lease
+        self._expires_at = self._asked_at + lease.seconds
+        self._due_at = self._asked_at + lease.renew_in
+        self._short.clear()
+        for k, bucket in enumerate(self._buckets):
+            size = lease.request_size if k == 0 else None
+            bucket.change(lease.rates[k], now, size=size)
+            bucket.pour(lease.credit[k], now)
+            if has_new_epoch:
+                bucket.drain(now)
+        self._limiting = [bucket for bucket in self._buckets if bucket.rate < math.inf]
+        if lease.closed_for > 0:
+            self._close_until(now + lease.closed_for)
+
+    @property
+    def renews_in(self) -> float:
+        """Seconds until the lease is to be renewed."""
+        return max(0.0, self._due_at - self._clock.monotonic())
+
+    def status(self) -> ShareStatus:
+        """How it stands."""
+        now = self._clock.monotonic()
+        lease = self._lease
+        return ShareStatus(
+            limit=lease.limit if lease else UNLIMITED,
+            rates=lease.rates if lease else NOTHING,
+            sent=Rates(*self._sent),
+            refused=self._refused,
+            closed_for=max(0.0, self._closed_until - now),
+            has_lease=now < self._expires_at,
+        )
+
+    # Steps
+
+    def _is_open_for(self, amounts: Rates, now: float) -> bool:
+        if now < self._closed_until or now >= self._expires_at:
+            self._wanted = amounts
+            return False
+        for k, bucket in enumerate(self._buckets):
+            if not bucket.has(amounts[k], now):
+                self._short.add(bucket)
+                self._wanted = amounts
+                return False
+        return True
+
+    def _give_out(self, amounts: Rates, now: float) -> Ticket:
+        assert self._lease is not None
+        self._number += 1
+        for k, bucket in enumerate(self._buckets):
+            bucket.take(amounts[k], self._number, now)
+            self._sent[k] += amounts[k]
+        if self._buckets[0].rate == 0:
+            self._urge(now)
+        return Ticket(self._number, self._lease.epoch, amounts)
+
+    def _put_right(self, ticket: Ticket | None, used: Rates, now: float) -> None:
+        for k, bucket in enumerate(self._buckets):
+            unused = (ticket.amounts[k] if ticket else 0.0) - used[k]
+            if unused:
+                self._sent[k] -= unused
+                if ticket is not None:
+                    bucket.settle(unused, ticket.number, now)
+
+    def _note_refusal(self, ticket: Ticket | None, retry_after: float | None, now: float) -> None:
+        self._refused += 1
+        epoch = self._lease.epoch if self._lease is not None else 0
+        sent_in = ticket.epoch if ticket is not None else epoch
+        is_news = sent_in > self._refused_epoch
+        self._refused_epoch = max(self._refused_epoch, sent_in)
+        if retry_after is not None:
+            is_news |= now + retry_after > self._closed_until
+            self._close_until(now + retry_after)
+        if is_news:
+            self._urged_at = -math.inf
+            self._urge(now)
+
+    def _hear(self, limits: ProviderLimits, now: float) -> None:
+        allowances: list[Allowance | None] = [getattr(limits, name) for name in Rates._fields]
+        told = Rates(
+            *(
+                known if one is None else one.limit / 60
+                for one, known in zip(allowances, self._told, strict=True)
+            )
+        )
+        wall = self._clock.time()
+        spent = [one.reset_at - wall for one in allowances if one and one.remaining <= 0]
+        until = now + max(spent, default=0.0)
+        is_news = told != self._told or until > max(now, self._closed_until)
+        self._told = told
+        if until > now:
+            self._close_until(until)
+        if is_news:
+            self._urge(now)
+
+    def _close_until(self, until: float) -> None:
+        self._closed_until = max(self._closed_until, until)
+
+    def _urge(self, now: float) -> bool:
+        """Have the lease renewed, unless that was urged just now; whether it was not."""
+        if now < self._urged_at + URGE_SECONDS:
+            return False
+        self._urged_at = now
+        self.urge()
+        return True
+
+
+def per_second(limit: RateLimit) -> Rates:
+    """What a pool's own limit allows in a second."""
+    return Rates(
+        *(
+            math.inf if minute is None else minute / 60
+            for minute in (
+                limit.requests_per_minute,
+                limit.input_tokens_per_minute,
+                limit.output_tokens_per_minute,
+            )
+        )
+    )
