@@ -102,7 +102,11 @@ class WorkerRecord:
 
 
 class Roster:
-    """The workers of a pool, in the order of their numbers."""
+    """The workers of a pool, in the order of their numbers.
+
+    Attributes:
+        gates: the gates that they stand behind, each once.
+    """
 
     def __init__(self, workers: Iterable[WorkerRecord]) -> None:
         self._workers = {worker.name: worker for worker in workers}
@@ -126,7 +130,8 @@ class Roster:
         return self._choice.get(role, [])
 
     def sort(self) -> None:
-        """Look again which worker takes tasks."""
+        """Look again which workers there are, and which of them take tasks."""
+        self.gates = list(dict.fromkeys(worker.gate for worker in self))
         roles = {None, *(worker.role for worker in self)}
         self._choice = {role: self._choose(role) for role in roles}
 

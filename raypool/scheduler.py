@@ -141,11 +141,14 @@ class Scheduler:
         gives those in its line to others.
         """
         self._note_halt(worker, outcome)
+        failure = outcome.failure
+        is_spared = failure is not None and failure.verdict == "fatal" and worker.gate.is_broken
         record = self._let_go(worker, outcome.number, outcome)
         if record is None:
             return None
         record.spend(outcome.usage, outcome.cost_usd)
-        if (outcome.is_returned or outcome.is_paused) and not record.is_cancelled:
+        goes_on = outcome.is_returned or outcome.is_paused or is_spared
+        if goes_on and not record.is_cancelled:
             record.is_paused = outcome.is_paused
             worker.line.add(record)
             return None
@@ -252,12 +255,14 @@ class Scheduler:
             decided = self._come_back(record)
             if decided is not None:
                 ended.append(decided)
+        for gate in self.roster.gates:
+            gate.wake()
         return ended, self.due_in()
 
     def due_in(self) -> float | None:
         """Seconds until something goes on by itself; `None` when nothing does."""
         due = [max(0.0, at - self._clock.monotonic()) for at, _, _ in self._waiting[:1]]
-        for gate in {worker.gate for worker in self.roster}:
+        for gate in self.roster.gates:
             opens_in = gate.opens_in()
             due += [] if opens_in is None else [opens_in]
         return max(SHORTEST_WAIT, min(due)) if due else None

@@ -62,6 +62,7 @@ class Sender:
         """Send every worker what it has room for."""
         for worker in self._scheduler.roster:
             self._pump_worker(worker)
+        self._set_timer()
 
     def close(self) -> None:
         """Send nothing more, and bring no worker back."""
@@ -209,26 +210,26 @@ class Sender:
     def _settle(self, worker: WorkerRecord, outcomes: list[Outcome]) -> None:
         ended = []
         snapshots: dict[str, str] = {}
-        took_tasks, is_delayed = worker.takes_tasks, False
+        took_tasks = worker.takes_tasks
         for outcome in outcomes:
             settled = self._scheduler.settle(worker, outcome)
             if isinstance(settled, Decided):
                 ended.append(_ended(settled, outcome))
             elif settled is not None:
-                is_delayed = True
                 self._tell_of_delay(worker, settled)
             if outcome.snapshot is not None:
                 snapshots[worker.name] = outcome.snapshot
         self.record(ended, snapshots)
         self._progress[worker.name].set()
-        if worker.halted is None:
+        if not worker.gate.is_wide_open:
+            self.pump()  # what the worker has not used may be another's
+        elif worker.halted is None:
             self._pump_worker(worker)
-        else:
+            self._set_timer()
+        if worker.halted is not None:
             self.settled(self._scheduler.halt(worker, worker.halted))
             if took_tasks and not self._is_closed:
                 self.begin(self._confirm_halt(worker), until_closed=True)
-        if (is_delayed or self._timer is None) and self._scheduler.waits:
-            self._wake()
 
     async def _confirm_halt(self, worker: WorkerRecord) -> None:
         """Ask the worker why it has halted, or whether it was resumed since it said so."""
@@ -300,15 +301,23 @@ class Sender:
 
     def _wake(self) -> None:
         """Have what has waited long enough go on, and wake again when more will have."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        ended, delay = self._scheduler.wake()
+        self._timer = None
+        ended, _ = self._scheduler.wake()
         self.record([Ended(*one) for one in ended])
         self._tell_who_waits()
-        if delay is not None and not self._is_closed:
-            self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
         self.pump()
+
+    def _set_timer(self) -> None:
+        """Wake when something goes on by itself, unless that is due already."""
+        delay = None if self._is_closed else self._scheduler.due_in()
+        if delay is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + delay:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(delay, self._wake)
 
     def _tell_of_delay(self, worker: WorkerRecord, delayed: Delayed) -> None:
         failure = delayed.failure

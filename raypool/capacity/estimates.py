@@ -50,14 +50,16 @@ class Estimates:
     """Learns from what exchanges took how much the next ones will.
 
     An exchange takes what its conversation has, and what is new in it, which is guessed by
-    length. `likely` is right in the mean, for limits that may be in debt for a while; `most` is
-    for money: half a token for every byte, and beyond it what guesses have lately fallen short.
+    length. `likely` is right in the mean, for limits that may be in debt for a while and that do
+    not count what is read from a prompt cache; `most` is for money: half a token for every byte,
+    and beyond it what guesses have lately fallen short.
     """
 
     def __init__(self, terms: Terms) -> None:
         self._overhead_bytes = terms.overhead_tokens * BYTES_PER_TOKEN
         self._max_tokens = terms.max_tokens or FALLBACK_MAX_TOKENS
         self._output = float(min(FIRST_OUTPUT_TOKENS, self._max_tokens))
+        self._uncached = 1.0
         self._rates = {True: _Rate(), False: _Rate(FIRST_GROWTH_TOKENS)}
         self._contexts: OrderedDict[str | int, int] = OrderedDict()
 
@@ -75,10 +77,8 @@ class Estimates:
 
     def likely(self, size: Size) -> Need:
         """What the exchange will take in the mean."""
-        return Need(
-            size.context_tokens + self._rates[size.is_first].likely(size.text_bytes),
-            round(self._output),
-        )
+        read = size.context_tokens + self._rates[size.is_first].likely(size.text_bytes)
+        return Need(round(self._uncached * read), round(self._output))
 
     def most(self, size: Size) -> Need:
         """What the exchange will hardly exceed."""
@@ -92,6 +92,9 @@ class Estimates:
         read = usage.total_tokens - usage.output_tokens
         self._rates[size.is_first].learn(size.text_bytes, read - size.context_tokens)
         self._output += WEIGHT_OF_NEW * (usage.output_tokens - self._output)
+        if read:
+            uncached = 1 - usage.cache_read_tokens / read
+            self._uncached += WEIGHT_OF_NEW * (uncached - self._uncached)
 
     def remember(self, conversation: str | int, context_tokens: int) -> None:
         """Note how many tokens a conversation has from now on.

@@ -25,6 +25,10 @@ class Gate(Protocol):
         """Nothing limits what is sent now: `reserve` need not be asked."""
 
     @property
+    def is_broken(self) -> bool:
+        """No request can succeed now: a task that meets with a fatal failure goes back in line."""
+
+    @property
     def why(self) -> str | None:
         """Why nothing is sent, for a person; `None` while something may be."""
 
@@ -35,7 +39,13 @@ class Gate(Protocol):
         """
 
     def opens_in(self) -> float | None:
-        """Seconds until asking again may help; `None` when that is not a matter of time alone."""
+        """Seconds until those may have room for whom `reserve` had none since `wake`.
+
+        `None` when nobody was turned away, or that is not a matter of time alone.
+        """
+
+    def wake(self) -> None:
+        """Time has passed: whoever was turned away asks again."""
 
     def settle(self, record: TaskRecord, outcome: Outcome | None) -> None:
         """An attempt of the task has ended: put what it took in place of what was set aside.
@@ -50,12 +60,16 @@ class OpenGate:
     """A gate that limits nothing."""
 
     is_wide_open = True
+    is_broken = False
     why = None
 
     def reserve(self, record: TaskRecord) -> bool:
         return True
 
     def opens_in(self) -> float | None:
+        return None
+
+    def wake(self) -> None:
         return None
 
     def settle(self, record: TaskRecord, outcome: Outcome | None) -> None:
@@ -65,6 +79,7 @@ class OpenGate:
 class ClosingGate:
     """A gate that is closed after a refusal, for as long as the provider asks."""
 
+    is_broken = False
     why = None
 
     def __init__(self, clock: Clock) -> None:
@@ -82,6 +97,9 @@ class ClosingGate:
     def opens_in(self) -> float | None:
         seconds = self._closed_until - self._clock.monotonic()
         return seconds if seconds > 0 else None
+
+    def wake(self) -> None:
+        return None
 
     def settle(self, record: TaskRecord, outcome: Outcome | None) -> None:
         failure = outcome.failure if outcome is not None else None
