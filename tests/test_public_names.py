@@ -21,10 +21,11 @@ DOCUMENTED = {
         TaskFailed TurnTimeout Interrupted WorkerDied BackendError
     """,
     raypool.backends: """
-        Backend Session AnthropicBackend FunctionBackend LocalBackend ScriptedBackend
+        Account Backend Session AnthropicBackend FunctionBackend LocalBackend ScriptedBackend
     """,
     raypool.testing: """
-        Answer BackendContract Call FakeClock Fault MessagesServer ScriptedBackend
+        Answer BackendContract Call FakeClock Fault MessagesServer ScriptedBackend ServerLimits
+        Traffic
     """,
 }
 

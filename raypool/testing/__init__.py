@@ -9,6 +9,7 @@ from raypool.clock import FakeClock
 from raypool.testing.messages_faults import Fault
 from raypool.testing.messages_server import MessagesServer
 from raypool.testing.messages_wire import Answer, Call
+from raypool.testing.server_limits import ServerLimits, Traffic
 
 if TYPE_CHECKING:
     from raypool.testing.contract import BackendContract
@@ -21,6 +22,8 @@ __all__ = [
     "Fault",
     "MessagesServer",
     "ScriptedBackend",
+    "ServerLimits",
+    "Traffic",
 ]
 
 

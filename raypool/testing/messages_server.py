@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, TypeAlias
 
 from aiohttp import web
 
+from raypool.clock import SystemClock
 from raypool.testing.messages_cache import PromptCache
 from raypool.testing.messages_faults import KINDS, Exchange, Fault
 from raypool.testing.messages_rules import objection
 from raypool.testing.messages_wire import Answer, Call, count_words, error_body
+from raypool.testing.server_limits import Limiter, LimitRefusal, ServerLimits, Traffic
+from raypool.usage import Usage
 
 Reply: TypeAlias = str | Answer | Callable[[Call], str | Answer] | None
 Faults: TypeAlias = Sequence[Fault | None] | Callable[[Call], Fault | None]
@@ -25,7 +28,9 @@ MAX_BODY_BYTES = 64 << 20
 BACKLOG = 4096
 START_TIMEOUT_SECONDS = 10.0
 SHUTDOWN_SECONDS = 0.05
-LIMITS_PER_MINUTE = {"requests": 4_000, "input-tokens": 2_000_000, "output-tokens": 400_000}
+NEVER_REACHED = ServerLimits(
+    requests_per_minute=60e6, input_tokens_per_minute=60e9, output_tokens_per_minute=60e9
+)
 LEAST_CACHED_WORDS = 1024
 REQUIRED = ("model", "max_tokens", "messages")
 
@@ -48,6 +53,8 @@ class MessagesServer:
         context_words: a request with more words is too long for the model; `None` takes any.
         least_cached_words: what requests mark with `cache_control` is kept, and counted as read
             from the cache when it comes again, if it has so many words.
+        limits: what it lets through under each key; what is more gets a 429, at once. `None` sets
+            limits that nobody reaches.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class MessagesServer:
         models: Sequence[str] | None = None,
         context_words: int | None = None,
         least_cached_words: int = LEAST_CACHED_WORDS,
+        limits: ServerLimits | None = None,
     ) -> None:
         self._reply = reply
         self._latency = latency
@@ -68,6 +76,7 @@ class MessagesServer:
         self._models = models
         self._context_words = context_words
         self._cache = PromptCache(least_cached_words)
+        self._limiter = Limiter(limits or NEVER_REACHED, SystemClock())
         self._calls: list[Call] = []
         self._peers: set[tuple[str, int]] = set()
         self._in_flight = 0
@@ -101,6 +110,19 @@ class MessagesServer:
     def connections(self) -> int:
         """How many connections the requests came over."""
         return len(self._peers)
+
+    @property
+    def limits(self) -> ServerLimits:
+        """What it lets through under each key; can be set while it runs."""
+        return self._limiter.limits
+
+    @limits.setter
+    def limits(self, limits: ServerLimits) -> None:
+        self._limiter.change(limits)
+
+    def traffic(self, key: str | None = None) -> Traffic:
+        """What it has let through, and refused for its limits, under a key or in all."""
+        return self._limiter.traffic(key)
 
     def wait_for_calls(self, count: int, timeout: float = 10.0) -> None:
         """Wait until `count` requests have arrived in all.
@@ -170,9 +192,16 @@ class MessagesServer:
         if refusal is not None:
             return refusal
         with self._logged(request, body) as call:
+            key, words = _key_of(request), count_words(body)
+            if (exceeded := self._limiter.admit(key, words)) is not None:
+                return self._limited(call, key, exceeded)
             if seconds := self._latency_of(call):
                 await asyncio.sleep(seconds)
-            exchange = Exchange(request, call, self._answer_to(call), _headers(call))
+            answer = self._answer_to(call)
+            used = answer.usage or Usage()
+            read = used.input_tokens + used.cache_write_tokens - words
+            self._limiter.spend(key, input_tokens=read, output_tokens=used.output_tokens)
+            exchange = Exchange(request, call, answer, self._headers(call, key))
             fault = self._fault_for(call)
             return await (fault.serve(exchange) if fault else exchange.begin())
 
@@ -207,6 +236,18 @@ class MessagesServer:
         if most is not None and words > most:
             return _error(400, f"prompt is too long: {words} tokens > {most} maximum")
         return None
+
+    def _limited(self, call: Call, key: str, exceeded: LimitRefusal) -> web.Response:
+        """What a request gets that exceeds a limit."""
+        headers = self._headers(call, key)
+        if self.limits.retry_after:
+            headers["retry-after"] = str(math.ceil(exceeded.seconds))
+        body = error_body(KINDS[429], exceeded.message, request_id=headers["request-id"])
+        return web.json_response(body, status=429, headers=headers)
+
+    def _headers(self, call: Call, key: str) -> dict[str, str]:
+        """The headers of every answer."""
+        return {"request-id": f"req_{call.number}", **self._limiter.headers(key)}
 
     @contextmanager
     def _logged(self, request: web.Request, body: dict[str, Any]) -> Iterator[Call]:
@@ -262,17 +303,12 @@ def _keys_of(request: web.Request) -> tuple[str, str]:
     return authorization.removeprefix("Bearer "), request.headers.get("x-api-key", "")
 
 
+def _key_of(request: web.Request) -> str:
+    """The key that limits are counted by; empty when there is none."""
+    bearer, key = _keys_of(request)
+    return key or bearer
+
+
 def _error(status: int, message: str) -> web.Response:
     body = error_body(KINDS[status], message, request_id="req_refused")
     return web.json_response(body, status=status, headers={"request-id": "req_refused"})
-
-
-def _headers(call: Call) -> dict[str, str]:
-    """The headers of every answer: limits that are never reached."""
-    in_a_minute = (datetime.now(UTC) + timedelta(minutes=1)).isoformat(timespec="seconds")
-    headers = {"request-id": f"req_{call.number}"}
-    for resource, limit in LIMITS_PER_MINUTE.items():
-        headers[f"anthropic-ratelimit-{resource}-limit"] = str(limit)
-        headers[f"anthropic-ratelimit-{resource}-remaining"] = str(limit - 1)
-        headers[f"anthropic-ratelimit-{resource}-reset"] = in_a_minute
-    return headers
