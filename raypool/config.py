@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
@@ -16,6 +24,13 @@ PerMinute = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 HedgeAfter: TypeAlias = Seconds | Annotated[str, Field(pattern=r"^p[1-9][0-9]?$")]
 """A number of seconds, or a percentile of how long turns take, as `"p95"`."""
+
+RoleName = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=0)]
+Concurrency = Annotated[int, Field(ge=1, le=10_000)]
+MailboxLimit = Annotated[int, Field(ge=1)]
+RoutingOption: TypeAlias = Literal["round_robin", "least_loaded", "next_free"] | bytes
+"""The name of a policy, or a user's own, packed."""
 
 ROUTING_POLICIES = ("round_robin", "least_loaded", "next_free")
 
@@ -36,7 +51,7 @@ class Options(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ValueError(_first_problem(error)) from None
+            raise ValueError(_first_problem(error, type(self))) from None
 
 
 class RetryPolicy(Options):
@@ -132,18 +147,62 @@ class Price(Options):
     cache_write_mtok: NotNegative | None = None
 
 
+class RoleOptions(Options):
+    """What is said of one role of a typed pool; `None` leaves it to the pool.
+
+    Attributes:
+        size: how many workers it has as the pool starts.
+        concurrency: how many turns each of them runs at once.
+        routing: which of them gets a task.
+        mailbox_limit: how many tasks are sent to one beyond those it runs.
+        rate_limit: what they may send to their provider.
+        autoscale: how many there are, by what waits.
+    """
+
+    size: Count | None = None
+    concurrency: Concurrency | None = None
+    routing: RoutingOption | None = None
+    mailbox_limit: MailboxLimit | None = None
+    rate_limit: RateLimit | None = None
+    autoscale: Autoscale | None = None
+
+
+class RoleConfig(Options):
+    """What holds for the workers of one role; a pool without typed workers has one role.
+
+    Attributes:
+        size: how many there are as the pool starts.
+        concurrency: how many turns each of them runs at once.
+        routing: which of them gets a task.
+        mailbox_limit: how many tasks are sent to one beyond those it runs; `None` adapts.
+        rate_limit: what they may send to their provider.
+        autoscale: how many there are, by what waits; `None` keeps their number.
+    """
+
+    size: Count
+    concurrency: Concurrency
+    routing: RoutingOption
+    mailbox_limit: MailboxLimit | None
+    rate_limit: RateLimit
+    autoscale: Autoscale | None
+
+
+AGENT_OPTIONS = ("agent", "agent_options", "backend")
+"""What a role of a typed pool takes beside `RoleOptions`: it is packed, and not kept here."""
+
+
 class PoolConfig(Options):
     """Everything that `Pool.start` was told and that can be checked before anything starts."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     namespace: Annotated[str, Field(min_length=1)] = "raypool"
-    size: Annotated[int, Field(ge=1)] | None = None
-    roles: dict[Annotated[str, Field(min_length=1)], Annotated[int, Field(ge=1)]] | None = None
-    role: Annotated[str, Field(min_length=1)] = "research assistant"
-    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 1
+    size: Count | None = None
+    roles: dict[RoleName, RoleOptions] | None = None
+    role: RoleName = "research assistant"
+    concurrency: Concurrency = 1
     memory: Literal["task", "worker"] = "task"
-    routing: Literal["round_robin", "least_loaded", "next_free"] | bytes = "round_robin"
-    mailbox_limit: Annotated[int, Field(ge=1)] | None = None
+    routing: RoutingOption = "round_robin"
+    mailbox_limit: MailboxLimit | None = None
     rate_limit: RateLimit = RateLimit()
     retry: RetryPolicy = RetryPolicy()
     autoscale: Autoscale | None = None
@@ -163,40 +222,130 @@ class PoolConfig(Options):
     detached: bool = False
     worker_resources: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _read_roles(cls, roles: Any) -> Any:
+        if isinstance(roles, Mapping):
+            for role in roles:
+                if not isinstance(role, str) or not role:
+                    raise ValueError(f"roles must name its roles, by texts, got {role!r:.80}")
+            return {role: _role_options(role, given) for role, given in roles.items()}
+        return roles
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if (self.size is None) == (self.roles is None):
+        if self.size is not None and self.roles is not None:
             raise ValueError("size or roles must be given, and not both")
         if self.roles is not None and not self.roles:
             raise ValueError("roles must name at least one role, got {}")
-        if self.memory == "worker" and self.concurrency > 1:
-            raise ValueError(
-                'concurrency must be 1 with memory="worker" (its turns are one conversation), '
-                f"got {self.concurrency}"
-            )
+        if self.size is None and self.roles is None and self.autoscale is None:
+            raise ValueError("size or roles must be given, and not both")
+        for role, settings in self.by_role.items():
+            self._check_concurrency(_named("concurrency", role, self.roles), settings.concurrency)
         return self
+
+    def _check_concurrency(self, option: str, concurrency: int) -> None:
+        if self.memory == "worker" and concurrency > 1:
+            raise ValueError(
+                f'{option} must be 1 with memory="worker" (its turns are one conversation), '
+                f"got {concurrency}"
+            )
 
     @property
     def crew(self) -> list[str]:
-        """The role of each worker, in the order of their numbers."""
+        """The role of each worker that the pool starts with, in the order of their numbers."""
+        return [role for role, settings in self.by_role.items() for _ in range(settings.size)]
+
+    @cached_property
+    def by_role(self) -> dict[str, RoleConfig]:
+        """What holds for each role; what it does not say is the pool's."""
         if self.roles is None:
-            return [self.role] * (self.size or 0)
-        return [role for role, count in self.roles.items() for _ in range(count)]
+            return {self.role: self._resolved("size", RoleOptions(size=self.size))}
+        return {
+            role: self._resolved(_named("size", role, self.roles), options)
+            for role, options in self.roles.items()
+        }
+
+    def _resolved(self, size_option: str, options: RoleOptions) -> RoleConfig:
+        autoscale = options.autoscale or self.autoscale
+        return RoleConfig(
+            size=_checked_size(size_option, options.size, autoscale),
+            concurrency=options.concurrency or self.concurrency,
+            routing=options.routing or self.routing,
+            mailbox_limit=options.mailbox_limit or self.mailbox_limit,
+            rate_limit=options.rate_limit or self.rate_limit,
+            autoscale=autoscale,
+        )
+
+
+def _named(option: str, role: str, roles: object) -> str:
+    """The option as it was written."""
+    return option if roles is None else f"roles[{role!r}].{option}"
+
+
+def _role_options(role: object, given: object) -> RoleOptions:
+    """What was said of a role: how many workers, or a mapping of options."""
+    if isinstance(given, RoleOptions):
+        return given
+    if isinstance(given, Mapping):
+        known = (*RoleOptions.model_fields, *AGENT_OPTIONS)
+        for option in given:
+            if option not in known:
+                raise ValueError(
+                    f"roles[{role!r}] has no option {option!r}; it takes {', '.join(known)}"
+                )
+    elif not isinstance(given, int) or isinstance(given, bool):
+        raise ValueError(  # noqa: TRY004 - as for every other option
+            f"roles[{role!r}] must be a number of workers or a mapping of options, "
+            f"got {given!r:.80}"
+        )
+    options = given if isinstance(given, Mapping) else {"size": given}
+    try:
+        return RoleOptions(**options)
+    except ValueError as error:
+        raise ValueError(f"roles[{role!r}].{error}") from None
+
+
+def _checked_size(option: str, size: int | None, autoscale: Autoscale | None) -> int:
+    """How many workers to start with; with `autoscale` as few as it allows, unless told."""
+    if autoscale is None:
+        if not size:
+            raise ValueError(
+                f"{option} must be at least 1 (with autoscale=Autoscale(min_size=0, …) "
+                f"there may be none), got {size}"
+            )
+        return size
+    if size is None:
+        return autoscale.min_size
+    if not autoscale.min_size <= size <= autoscale.max_size:
+        raise ValueError(
+            f"{option} must be within the bounds of autoscale, from {autoscale.min_size} "
+            f"to {autoscale.max_size}, got {size}"
+        )
+    return size
 
 
 _SHOULD = re.compile(r"^(Input|Value|String|List|Dictionary) should ")
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, options: type[Options]) -> str:
     """`option must be …, got …`, of the first wrong value."""
     problem = error.errors(include_url=False)[0]
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
-    option = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    option = _option_at(problem["loc"], options)
     if problem["type"] == "extra_forbidden":
         return f"there is no option {option!r}"
     message = _SHOULD.sub("must ", problem["msg"])
     return f"{option} {message}, got {problem['input']!r:.80}"
+
+
+def _option_at(place: tuple[int | str, ...], options: type[Options]) -> str:
+    """What the user would write: `prices['some-model']`; which type of a union was tried, not."""
+    option, *within = place
+    field = options.model_fields.get(str(option))
+    is_mapping = field is not None and get_origin(field.annotation) is dict
+    return f"{option}[{within[0]!r}]" if is_mapping and within else str(option)
 
 
 def check_resources(resources: object) -> dict[str, Any]:

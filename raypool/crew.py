@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
 import ray
@@ -15,7 +15,7 @@ from raypool.config import PoolConfig
 from raypool.errors import PoolStartError
 from raypool.link import WorkerGone, WorkerLink
 from raypool.messages import PoolInfo
-from raypool.names import worker_name
+from raypool.naming import Naming
 from raypool.worker import Worker, WorkerSpec, concurrency_groups
 
 SPREAD: SchedulingStrategyT = "SPREAD"
@@ -30,22 +30,24 @@ class Crew:
         info: what clients, and the workers' agents, know of the pool.
     """
 
-    def __init__(self, config: PoolConfig, payload: bytes) -> None:
+    def __init__(self, config: PoolConfig, payloads: Mapping[str, bytes], naming: Naming) -> None:
+        """Work by `config`; `payloads` are what the workers of each role unpack."""
         self._config = config
-        self._payload = payload
+        self._payloads = payloads
+        self._naming = naming
         self.info = PoolInfo(
             name=config.name,
             namespace=config.namespace,
-            roles={worker_name(config.name, n): role for n, role in enumerate(config.crew, 1)},
+            roles=tuple(config.by_role),
             max_pending=config.max_pending,
             keeps_ledger=config.ledger is not None,
         )
 
     def start_all(self) -> dict[str, WorkerLink]:
-        """Ask Ray for every worker; by name, in the order of their numbers."""
+        """Ask Ray for every worker that the pool begins with; by name."""
         links: dict[str, WorkerLink] = {}
         try:
-            for name in self.info.roles:
+            for name in [self._naming.take(role) for role in self._config.crew]:
                 links[name] = self.start(name)
         except Exception:
             for link in links.values():
@@ -55,9 +57,10 @@ class Crew:
 
     def start(self, name: str) -> WorkerLink:
         """Ask Ray for one worker, in the place of any other of its name."""
-        config = self._config
+        config, role = self._config, self._naming.role_of(name)
         _end_orphan(name, config.namespace)
-        groups: dict[str, Any] = {"concurrency_groups": concurrency_groups(config.concurrency)}
+        concurrency = config.by_role[role].concurrency
+        groups: dict[str, Any] = {"concurrency_groups": concurrency_groups(concurrency)}
         actor_class: Any = ray.remote(**groups)(Worker)
         handle = actor_class.options(
             name=name,
@@ -67,16 +70,16 @@ class Crew:
             max_restarts=0,
             max_task_retries=0,
             **config.worker_resources,
-        ).remote(self._spec(name), self._payload)
+        ).remote(self._spec(name, role), self._payloads[role])
         return WorkerLink(handle)
 
-    def _spec(self, name: str) -> WorkerSpec:
+    def _spec(self, name: str, role: str) -> WorkerSpec:
         config = self._config
         return WorkerSpec(
             pool=self.info,
             name=name,
-            role=self.info.roles[name],
-            concurrency=config.concurrency,
+            role=role,
+            concurrency=config.by_role[role].concurrency,
             rules=TurnRules(
                 memory=config.memory,
                 turn_timeout=config.turn_timeout,
@@ -129,6 +132,8 @@ async def _each(
     links: dict[str, WorkerLink], calls: Iterable[Awaitable[Any]], deadline: float
 ) -> list[str]:
     """Await a call to each worker; the names of those that have not answered in time."""
+    if not links:
+        return []
     tasks = {asyncio.ensure_future(call): name for name, call in zip(links, calls, strict=True)}
     remaining = max(PATIENCE_AFTER_ARRIVAL, deadline - asyncio.get_running_loop().time())
     done, late = await asyncio.wait(tasks, timeout=remaining, return_when=asyncio.FIRST_EXCEPTION)

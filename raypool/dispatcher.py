@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import json
 from collections.abc import Awaitable
 
 import cloudpickle
@@ -18,7 +19,7 @@ from raypool.desk import Desks
 from raypool.errors import LedgerError, PoolStartError, PoolStopped, UnknownWorker
 from raypool.group_commit import GroupCommit
 from raypool.intake import Intake
-from raypool.ledger import POOL_NAME, Ledger
+from raypool.ledger import POOL_NAME, WORKER_ROLES, Ledger
 from raypool.link import WorkerGone, WorkerLink
 from raypool.listening import Listening
 from raypool.messages import (
@@ -34,6 +35,7 @@ from raypool.messages import (
     decode_submissions,
     encode,
 )
+from raypool.naming import Naming, number_of
 from raypool.recorder import Recorder
 from raypool.records import AcceptedTask
 from raypool.replacing import Replacer
@@ -65,10 +67,12 @@ class Dispatcher:
     and decides nothing itself. All of it runs on one event loop.
     """
 
-    def __init__(self, config: PoolConfig, payload: bytes, handler: bytes | None = None) -> None:
+    def __init__(
+        self, config: PoolConfig, payloads: dict[str, bytes], handler: bytes | None = None
+    ) -> None:
         _collect_garbage_rarely()
         self._config = config
-        self._crew = Crew(config, payload)
+        self._payloads = payloads
         self._handler = handler
         self._clock = SystemClock()
         self._desks = Desks(self._clock)
@@ -91,7 +95,10 @@ class Dispatcher:
         except LedgerError as error:
             raise PoolStartError(str(error)) from error
         try:
+            self._naming = self._named(ledger)
+            self._crew = Crew(self._config, self._payloads, self._naming)
             self._links = await asyncio.to_thread(self._crew.start_all)
+            ledger.set_meta(WORKER_ROLES, json.dumps(self._naming.by_number))
             snapshots = {name: ledger.snapshot(name) for name in self._links}
             await await_ready(self._config, self._links, snapshots)
             await self._connect(ledger)
@@ -106,6 +113,17 @@ class Dispatcher:
         """What does not change while the pool runs; waits until it does."""
         await self._is_ready.wait()
         return self._crew.info
+
+    async def workers(self) -> dict[str, str]:
+        """The names of the workers that there are, by number, each with its role.
+
+        Answers before the pool is ready: agents may want to know as they start.
+        """
+        return {name: self._naming.role_of(name) for name in sorted(self._links, key=number_of)}
+
+    async def workers_ever(self) -> dict[str, str]:
+        """The names of all workers that there ever were on this ledger, each with its role."""
+        return dict(self._naming)
 
     async def ping(self) -> None:
         """Answer, for who wants to know whether the dispatcher lives."""
@@ -320,6 +338,11 @@ class Dispatcher:
         hurry.cancel()
         waiting.cancel()
 
+    def _named(self, ledger: Ledger) -> Naming:
+        """The names that workers of an earlier run on the same ledger had, and room for more."""
+        had = ledger.meta(WORKER_ROLES)
+        return Naming(self._config.name, json.loads(had) if had else (), self._config.by_role)
+
     def _open_ledger(self) -> Ledger:
         config = self._config
         ledger = SqliteLedger(config.ledger)
@@ -329,10 +352,8 @@ class Dispatcher:
     async def _connect(self, ledger: Ledger) -> None:
         """Join the parts, and give the workers what an earlier run has left."""
         config = self._config
-        window = functools.partial(Window, config.concurrency, config.mailbox_limit)
-        roles = self._crew.info.roles
-        gate = ClosingGate(self._clock)
-        roster = Roster(WorkerRecord(name, role, window, gate) for name, role in roles.items())
+        self._gate = ClosingGate(self._clock)
+        roster = Roster(self._new_record(name) for name in self._links)
         totals = ledger.totals()
         self._ledger = GroupCommit(ledger)
         self._tally = Tally(totals)
@@ -378,8 +399,17 @@ class Dispatcher:
             handler: EventHandler = cloudpickle.loads(self._handler)
             self._handler_thread = HandlerThread(handler, self._clock, self._config.name)
             self._broadcast.attach(self._handler_thread)
-        for name, role in self._crew.info.roles.items():
-            self._broadcast.emit("worker.started", worker=name, role=role, restarts=0)
+        for worker in self._scheduler.roster:
+            self._broadcast.emit(
+                "worker.started", worker=worker.name, role=worker.role, restarts=worker.restarts
+            )
+
+    def _new_record(self, name: str) -> WorkerRecord:
+        """A worker that is ready, as the scheduler knows it."""
+        role = self._naming.role_of(name)
+        settings = self._config.by_role[role]
+        window = functools.partial(Window, settings.concurrency, settings.mailbox_limit)
+        return WorkerRecord(name, role, window, self._gate)
 
     def _worker(self, name: str) -> WorkerRecord:
         roster = self._scheduler.roster

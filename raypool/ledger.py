@@ -20,6 +20,9 @@ from raypool.usage import Usage
 POOL_NAME = "pool_name"
 """The `meta` key of the name of the pool that the ledger belongs to."""
 
+WORKER_ROLES = "worker_roles"
+"""The `meta` key of the roles that its workers have had, by number, as JSON."""
+
 
 class KnownTask(msgspec.Struct, frozen=True):
     """A task that the ledger holds.

@@ -275,14 +275,14 @@ class PoolInfo(msgspec.Struct, frozen=True):
     Attributes:
         name: the pool's name.
         namespace: the Ray namespace of its actors.
-        roles: by worker, its role.
+        roles: the roles that tasks may name.
         max_pending: how many tasks a client may have unfinished.
         keeps_ledger: its ledger outlives it.
     """
 
     name: str
     namespace: str
-    roles: dict[str, str]
+    roles: tuple[str, ...]
     max_pending: int
     keeps_ledger: bool
 

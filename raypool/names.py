@@ -7,11 +7,6 @@ from typing import Any
 import ray
 
 
-def worker_name(pool: str, number: int) -> str:
-    """The name of a pool's worker; numbers begin at 1."""
-    return f"{pool}-{number}"
-
-
 def dispatcher_name(pool: str) -> str:
     """The name of a pool's dispatcher, which no worker of any pool can have."""
     return f"{pool}/dispatcher"

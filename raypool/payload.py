@@ -36,10 +36,13 @@ def pack(
     agent_options: Mapping[str, Any],
     backend: object,
     attach: Callable[[PoolInfo], object],
+    *,
+    within: str = "",
 ) -> bytes:
     """Pickle what a worker needs; only workers of the pool unpickle it.
 
-    `attach` makes the handle by which an agent reaches its pool.
+    `attach` makes the handle by which an agent reaches its pool; `within` is put before the
+    names of options in errors.
 
     What is defined in a module that workers could not import (a file beside none of the
     directories that Ray gives them) travels as code, so that it needs no installing.
@@ -50,7 +53,7 @@ def pack(
     parts = {"agent": agent, "agent_options": dict(agent_options), "backend": backend}
     with travelling_as_code():
         for option, value in parts.items():
-            _check_pickles(option, value)
+            _check_pickles(within + option, value)
         return _pickled((*parts.values(), attach))
 
 
@@ -68,8 +71,10 @@ def pack_handler(handler: EventHandler | None) -> bytes | None:
         return _pickled(handler)
 
 
-def pack_routing(routing: object) -> str | bytes:
+def pack_routing(routing: object, option: str = "routing") -> str | bytes:
     """The name of a policy, or a user's own, pickled; only the pool's dispatcher unpickles it.
+
+    Errors name the `option`.
 
     Raises:
         TypeError: it is neither, or cannot be pickled; says why.
@@ -78,15 +83,15 @@ def pack_routing(routing: object) -> str | bytes:
     if isinstance(routing, str):
         if routing not in ROUTING_POLICIES:
             names = ", ".join(map(repr, ROUTING_POLICIES))
-            raise ValueError(f"routing must be one of {names} or an object, got {routing!r:.80}")
+            raise ValueError(f"{option} must be one of {names} or an object, got {routing!r:.80}")
         return routing
     if isinstance(routing, type) or not callable(getattr(routing, "choose", None)):
         raise TypeError(
-            "routing must be the name of a policy, or an object with a method "
+            f"{option} must be the name of a policy, or an object with a method "
             f"choose(task, workers), got {routing!r:.80}"
         )
     with travelling_as_code():
-        _check_pickles("routing", routing)
+        _check_pickles(option, routing)
         return _pickled(routing)
 
 

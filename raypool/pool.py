@@ -17,10 +17,11 @@ from raypool.agent import Agent, RoleAgent
 from raypool.backends.base import Backend
 from raypool.config import Autoscale, Budget, Price, RateLimit, RetryPolicy
 from raypool.connection import connect
-from raypool.errors import InvalidTask, PoolStartError, PoolStopped, UnknownWorker
+from raypool.errors import InvalidTask, PoolStartError, PoolStopped
 from raypool.messages import PoolInfo
 from raypool.names import find_dispatcher
 from raypool.payload import pack_routing
+from raypool.recipes import Recipe
 from raypool.routing import Routing
 from raypool.starting import ask_info, start_dispatcher
 from raypool.submitting import Submitting
@@ -48,7 +49,7 @@ class Pool(Submitting):
         cls,
         size: int | None = None,
         *,
-        roles: Mapping[str, int] | None = None,
+        roles: Mapping[str, int | Mapping[str, Any]] | None = None,
         role: str = "research assistant",
         agent: type[Agent] = RoleAgent,
         agent_options: Mapping[str, Any] | None = None,
@@ -81,8 +82,12 @@ class Pool(Submitting):
         """Start a pool and return when every agent is ready.
 
         Args:
-            size: how many workers.
-            roles: instead of `size`, how many workers of each role.
+            size: how many workers; may be left out with `autoscale`, which then begins with
+                its `min_size`.
+            roles: instead of `size`, how many workers of each role: a number, or a mapping with
+                a `size` and what these workers have of their own of `agent`, `agent_options`,
+                `backend`, `concurrency`, `routing`, `mailbox_limit`, `rate_limit` and
+                `autoscale`.
             role: the role of every worker, with `size`.
             agent: the class of the agents, instantiated without arguments in each worker.
             agent_options: what every agent finds in `AgentStart.options`.
@@ -129,7 +134,6 @@ class Pool(Submitting):
         """
         options = {
             "size": size,
-            "roles": dict(roles) if isinstance(roles, Mapping) else roles,
             "role": role,
             "concurrency": concurrency,
             "memory": memory,
@@ -153,9 +157,11 @@ class Pool(Submitting):
         }
         info, dispatcher = start_dispatcher(
             options,
+            roles=roles,
             name=name,
             ledger=ledger,
-            agents=(agent, agent_options, backend, _attach_agent),
+            recipe=Recipe(agent, agent_options, backend),
+            attach=_attach_agent,
             on_event=on_event,
             address=address,
             worker_resources=worker_resources,
@@ -237,7 +243,6 @@ class Pool(Submitting):
             UnknownWorker: the pool has no worker of that name.
             TypeError: JSON cannot hold the event.
         """
-        self._check_worker(worker)
         try:
             check_json(event, "an event")
         except InvalidTask as error:
@@ -254,7 +259,6 @@ class Pool(Submitting):
         Raises:
             UnknownWorker: the pool has no worker of that name.
         """
-        self._check_worker(worker)
         interrupted: int = self._client.call("interrupt", worker)
         return interrupted
 
@@ -264,7 +268,6 @@ class Pool(Submitting):
         Raises:
             UnknownWorker: the pool has no worker of that name.
         """
-        self._check_worker(worker)
         self._client.call("resume", worker)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -281,11 +284,6 @@ class Pool(Submitting):
         client.end(str(self._stopped()))
         _owned.discard(self)
         return unfinished
-
-    def _check_worker(self, worker: str) -> None:
-        if worker not in self._info.roles:
-            names = ", ".join(map(repr, self._info.roles))
-            raise UnknownWorker(f"pool {self.name!r} has no worker {worker!r}; it has: {names}")
 
     def _unfinished_warning(self, unfinished: int) -> str:
         kept = (

@@ -13,6 +13,7 @@ from raypool.errors import PoolStopped, RaypoolError, UnknownTask
 from raypool.future import TaskFuture
 from raypool.handle import Handle
 from raypool.messages import decode_ended, decode_found
+from raypool.naming import number_of
 from raypool.records import task_result
 from raypool.response import TaskResult, WorkerResults
 from raypool.status import PoolStatus
@@ -28,19 +29,23 @@ class Reading(Handle):
     """Looks at a pool, and changes nothing in it."""
 
     def results(self) -> list[WorkerResults]:
-        """Per worker, every task that has ended on it, in the order in which they ended."""
-        by_worker: dict[str, list[TaskResult]] = {worker: [] for worker in self._info.roles}
+        """Per worker, every task that has ended on it, in the order in which they ended.
+
+        The workers there are now, and those that have gone and have results.
+        """
+        by_worker: dict[str, list[TaskResult]] = {worker: [] for worker in self.workers}
         for result in self.iter_results():
             if result.worker is not None:
                 by_worker.setdefault(result.worker, []).append(result)
+        roles: dict[str, str] = self._client.call("workers_ever")
         return [
             WorkerResults(
                 worker=worker,
-                role=self._info.roles.get(worker, ""),
-                count=len(results),
-                results=results,
+                role=roles.get(worker, ""),
+                count=len(by_worker[worker]),
+                results=by_worker[worker],
             )
-            for worker, results in by_worker.items()
+            for worker in sorted(by_worker, key=number_of)
         ]
 
     def iter_results(self) -> Stream[TaskResult]:
@@ -87,8 +92,13 @@ class Reading(Handle):
 
     @property
     def workers(self) -> dict[str, str]:
-        """The workers' names, in the order of their numbers, each with its role."""
-        return dict(self._info.roles)
+        """The names of the workers there are now, by number, each with its role.
+
+        Raises:
+            PoolStopped: the pool has stopped.
+        """
+        workers: dict[str, str] = self._client.call("workers")
+        return workers
 
     def status(self) -> PoolStatus:
         """The pool as it is now; takes milliseconds, also while turns run."""

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raypool.agent import Agent
-from raypool.backends import AnthropicBackend
-from raypool.backends.base import Backend
 from raypool.config import PoolConfig, check_resources
 from raypool.connection import connect
 from raypool.dispatcher import Dispatcher
 from raypool.errors import LedgerError, PoolStartError, RaypoolError
 from raypool.messages import PoolInfo
 from raypool.names import dispatcher_name
-from raypool.payload import pack, pack_handler
+from raypool.payload import pack_handler
+from raypool.recipes import Attach, Recipe, pack_recipes, part_roles
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.telemetry import EventHandler
 
 CONCURRENT_CALLS = 10_000
 
-Agents = tuple[type[Agent], Mapping[str, Any] | None, Backend | None, Callable[[PoolInfo], object]]
-"""The agents' class and options, their backend, and what makes their handle of the pool."""
-
 
 def start_dispatcher(
     options: Mapping[str, Any],
     *,
+    roles: Mapping[str, Any] | None,
     name: str | None,
     ledger: str | None,
-    agents: Agents,
+    recipe: Recipe,
+    attach: Attach,
     on_event: EventHandler | None,
     address: str | None,
     worker_resources: Mapping[str, Any] | None,
@@ -50,11 +47,16 @@ def start_dispatcher(
     resources = check_resources(worker_resources)
     path = _ledger_path(ledger)
     config = PoolConfig(
-        name=_pool_name(name, path), ledger=path, worker_resources=resources, **options
+        name=_pool_name(name, path),
+        ledger=path,
+        worker_resources=resources,
+        roles=part_roles(roles),
+        **options,
     )
-    payload, handler = _pack(agents), pack_handler(on_event)
+    payloads = pack_recipes(recipe, config.role, roles, attach)
+    handler = pack_handler(on_event)
     connect(address)
-    dispatcher = _create(config, payload, handler)
+    dispatcher = _create(config, payloads, handler)
     try:
         info: PoolInfo = _answer(dispatcher.start.remote())
     except BaseException:
@@ -76,7 +78,7 @@ def ask_info(dispatcher: Any, name: str) -> PoolInfo:
     return info
 
 
-def _create(config: PoolConfig, payload: bytes, handler: bytes | None) -> Any:
+def _create(config: PoolConfig, payloads: dict[str, bytes], handler: bytes | None) -> Any:
     """Pinned to this node, where the ledger's file is."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor_class = ray.remote(Dispatcher)
@@ -89,7 +91,7 @@ def _create(config: PoolConfig, payload: bytes, handler: bytes | None) -> Any:
             max_restarts=0,
             max_concurrency=CONCURRENT_CALLS,
             scheduling_strategy=here,
-        ).remote(config, payload, handler)
+        ).remote(config, payloads, handler)
     except (ValueError, ray.exceptions.ActorAlreadyExistsError):
         raise PoolStartError(
             f"a pool named {config.name!r} runs already in namespace {config.namespace!r}; "
@@ -107,20 +109,6 @@ def _answer(ref: Any) -> Any:
         raise PoolStartError(f"the pool could not start: {error.cause!r}") from error
     except ray.exceptions.RayError as error:
         raise PoolStartError(f"the pool could not start: {error}") from error
-
-
-def _pack(agents: Agents) -> bytes:
-    agent, agent_options, backend, attach = agents
-    if not (isinstance(agent, type) and issubclass(agent, Agent)):
-        raise TypeError(f"agent must be a class derived from raypool.Agent, got {agent!r:.80}")
-    if agent_options is not None and not isinstance(agent_options, Mapping):
-        raise TypeError(f"agent_options must be a mapping, got {type(agent_options).__name__}")
-    if backend is None:
-        backend = AnthropicBackend()
-    if isinstance(backend, type) or not hasattr(backend, "start"):
-        raise TypeError(f"backend must be an instance of a backend, got {backend!r:.80}")
-    prepare = getattr(backend, "prepare", None)
-    return pack(agent, agent_options or {}, prepare() if prepare else backend, attach)
 
 
 def _ledger_path(ledger: str | None) -> str | None:

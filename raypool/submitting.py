@@ -138,8 +138,8 @@ class Submitting(Reading):
 
     def _check(self, task: Task) -> None:
         check_task(task)
-        if task.role is not None and task.role not in self._info.roles.values():
-            roles = ", ".join(sorted(set(self._info.roles.values())))
+        if task.role is not None and task.role not in self._info.roles:
+            roles = ", ".join(sorted(self._info.roles))
             raise UnknownRole(
                 f"pool {self.name!r} has no worker with the role {task.role!r}; it has: {roles}"
             )

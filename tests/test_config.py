@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from raypool.config import PoolConfig, RetryPolicy, check_resources
+from raypool.config import (
+    Autoscale,
+    PoolConfig,
+    RateLimit,
+    RetryPolicy,
+    RoleConfig,
+    check_resources,
+)
 
 
 def config(**options: Any) -> PoolConfig:
@@ -19,23 +26,83 @@ def config(**options: Any) -> PoolConfig:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "size must be greater than or equal to 1, got 0"),
-        ({"size": -1}, "size must be greater than or equal to 1, got -1"),
+        (
+            {"size": 0},
+            "size must be at least 1 (with autoscale=Autoscale(min_size=0, …) there may be none), "
+            "got 0",
+        ),
+        ({"size": -1}, "size must be greater than or equal to 0, got -1"),
         ({"size": 2.5}, "size must be a valid integer, got 2.5"),
         ({"size": True}, "size must be a valid integer, got True"),
         ({"size": "3"}, "size must be a valid integer, got '3'"),
         ({"size": None}, "size or roles must be given, and not both"),
         ({"size": 3, "roles": {"chemist": 1}}, "size or roles must be given, and not both"),
         ({"roles": {}}, "roles must name at least one role, got {}"),
-        ({"roles": {"chemist": 0}}, "roles.chemist must be greater than or equal to 1, got 0"),
-        ({"roles": {"chemist": 1.5}}, "roles.chemist must be a valid integer, got 1.5"),
-        ({"roles": {7: 1}}, "roles.7 must be a valid string, got 7"),
+        (
+            {"roles": {"chemist": 0}},
+            "roles['chemist'].size must be at least 1 (with autoscale=Autoscale(min_size=0, …) "
+            "there may be none), got 0",
+        ),
+        (
+            {"roles": {"chemist": 1.5}},
+            "roles['chemist'] must be a number of workers or a mapping of options, got 1.5",
+        ),
+        (
+            {"roles": {"chemist": True}},
+            "roles['chemist'] must be a number of workers or a mapping of options, got True",
+        ),
+        (
+            {"roles": {"chemist": {"concurrency": 2}}},
+            "roles['chemist'].size must be at least 1 (with autoscale=Autoscale(min_size=0, …) "
+            "there may be none), got None",
+        ),
+        (
+            {"roles": {"chemist": {"size": -2}}},
+            "roles['chemist'].size must be greater than or equal to 0, got -2",
+        ),
+        (
+            {"roles": {"chemist": {"size": 1, "concurrency": 0}}},
+            "roles['chemist'].concurrency must be greater than or equal to 1, got 0",
+        ),
+        (
+            {"roles": {"chemist": {"size": 1, "rate_limit": 60}}},
+            "roles['chemist'].rate_limit must be a valid dictionary or instance of RateLimit, "
+            "got 60",
+        ),
+        (
+            {"roles": {"chemist": {"sise": 1}}},
+            "roles['chemist'] has no option 'sise'; it takes size, concurrency, routing, "
+            "mailbox_limit, rate_limit, autoscale, agent, agent_options, backend",
+        ),
+        (
+            {"roles": {"chemist": {"size": 9, "autoscale": Autoscale(min_size=1, max_size=4)}}},
+            "roles['chemist'].size must be within the bounds of autoscale, from 1 to 4, got 9",
+        ),
+        (
+            {"size": 0, "autoscale": Autoscale(min_size=1, max_size=4)},
+            "size must be within the bounds of autoscale, from 1 to 4, got 0",
+        ),
+        (
+            {"memory": "worker", "roles": {"chemist": {"size": 1, "concurrency": 2}}},
+            "roles['chemist'].concurrency must be 1 with memory=\"worker\" (its turns are one "
+            "conversation), got 2",
+        ),
+        ({"roles": {7: 1}}, "roles must name its roles, by texts, got 7"),
+        ({"roles": {"": 1}}, "roles must name its roles, by texts, got ''"),
         ({"roles": ["chemist"]}, "roles must be a valid dictionary, got ['chemist']"),
+        (
+            {"prices": {"opal": 3}},
+            "prices['opal'] must be a valid dictionary or instance of Price, got 3",
+        ),
+        ({"tenants": {"shop": 0}}, "tenants['shop'] must be greater than 0, got 0"),
         ({"role": ""}, "role must have at least 1 character, got ''"),
         ({"concurrency": 0}, "concurrency must be greater than or equal to 1, got 0"),
         ({"concurrency": 10_001}, "concurrency must be less than or equal to 10000, got 10001"),
         ({"memory": "pool"}, "memory must be 'task' or 'worker', got 'pool'"),
-        ({"routing": "random"}, "routing must be 'round_robin', got 'random'"),
+        (
+            {"routing": "random"},
+            "routing must be 'round_robin', 'least_loaded' or 'next_free', got 'random'",
+        ),
         ({"mailbox_limit": 0}, "mailbox_limit must be greater than or equal to 1, got 0"),
         ({"retry": 3}, "retry must be a valid dictionary or instance of RetryPolicy, got 3"),
         ({"turn_timeout": 0}, "turn_timeout must be greater than 0, got 0"),
@@ -94,6 +161,61 @@ def test_crew_has_the_roles_in_the_order_in_which_they_were_named() -> None:
     crew = config(roles={"historian": 1, "chemist": 2}).crew
 
     assert crew == ["historian", "chemist", "chemist"]
+
+
+def test_role_has_of_the_pool_what_it_does_not_say() -> None:
+    limit, scale = RateLimit(requests_per_minute=60), Autoscale(min_size=0, max_size=8)
+    settings = config(
+        concurrency=2,
+        routing="least_loaded",
+        roles={
+            "chemist": 3,
+            "historian": {
+                "size": 1,
+                "concurrency": 4,
+                "routing": "next_free",
+                "mailbox_limit": 5,
+                "rate_limit": limit,
+                "autoscale": scale,
+            },
+        },
+    )
+
+    assert settings.by_role == {
+        "chemist": RoleConfig(
+            size=3,
+            concurrency=2,
+            routing="least_loaded",
+            mailbox_limit=None,
+            rate_limit=RateLimit(),
+            autoscale=None,
+        ),
+        "historian": RoleConfig(
+            size=1,
+            concurrency=4,
+            routing="next_free",
+            mailbox_limit=5,
+            rate_limit=limit,
+            autoscale=scale,
+        ),
+    }
+
+
+def test_pool_without_typed_workers_has_one_role() -> None:
+    settings = config(size=3, role="chemist", concurrency=2)
+
+    assert list(settings.by_role) == ["chemist"]
+    assert (settings.by_role["chemist"].size, settings.by_role["chemist"].concurrency) == (3, 2)
+
+
+def test_pool_that_scales_by_itself_begins_as_small_as_it_may_be() -> None:
+    few = Autoscale(min_size=2, max_size=4)
+    none = Autoscale(min_size=0, max_size=4)
+
+    assert PoolConfig(name="crew", autoscale=few).crew == ["research assistant"] * 2
+    assert config(roles={"chemist": {"autoscale": none}, "historian": 1}).crew == ["historian"]
+    assert config(size=3, autoscale=few).crew == ["research assistant"] * 3
+    assert config(roles={"chemist": 0}, autoscale=none).crew == []
 
 
 def test_defaults_are_those_of_the_contract() -> None:

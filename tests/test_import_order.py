@@ -16,7 +16,7 @@ PACKAGE = Path(raypool.__file__).parent
 LAYERS = [
     # Words
     "errors clock usage status stream watchdog window barrier config text_stream provider_limits",
-    "sqlite_schema sqlite_statements unicode threads",
+    "sqlite_schema sqlite_statements unicode threads naming",
     "task events prices file_hold telemetry schemas json_text",
     "response signatures",
     "agent",
@@ -29,7 +29,7 @@ LAYERS = [
     "messages group_commit tally sqlite_rows",
     # Decisions
     "desk outbox retries sealing sqlite_file sqlite_sessions verdicts limits halting snapshots",
-    "conversations terms mapping task_record mailbox sqlite_ledger kept_types",
+    "conversations recipes terms mapping task_record mailbox sqlite_ledger kept_types",
     "capacity backlog",
     "chain sessions roster",
     "outcomes",

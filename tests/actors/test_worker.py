@@ -30,7 +30,7 @@ from raypool.worker import CONTROL, WAITING, Worker, WorkerSpec, concurrency_gro
 
 StartWorker = Callable[..., Any]
 
-ALONE = PoolInfo("alone", "tests", {"alone-1": "tester"}, max_pending=10, keeps_ledger=False)
+ALONE = PoolInfo("alone", "tests", ("tester",), max_pending=10, keeps_ledger=False)
 
 
 class Numbers:

@@ -56,16 +56,33 @@ def agent_that_holds_a_lock() -> type[Agent]:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"size": 0}, r"size must be greater than or equal to 1, got 0"),
-        ({"size": -1}, r"size must be greater than or equal to 1, got -1"),
+        ({"size": 0}, r"size must be at least 1 .*, got 0"),
+        ({"size": -1}, r"size must be greater than or equal to 0, got -1"),
         ({"size": 2.5}, r"size must be a valid integer, got 2\.5"),
         ({}, r"size or roles must be given"),
         ({"size": 1, "roles": {"chemist": 1}}, r"size or roles must be given, and not both"),
         ({"roles": {}}, r"roles must name at least one role"),
-        ({"roles": {"chemist": 0}}, r"roles\.chemist must be greater than or equal to 1, got 0"),
+        ({"roles": {"chemist": 0}}, r"roles\['chemist'\]\.size must be at least 1 .*, got 0"),
+        ({"roles": {"chemist": {"sise": 1}}}, r"roles\['chemist'\] has no option 'sise'; it takes"),
+        (
+            {"roles": {"chemist": {"size": 1, "agent": 7}}},
+            r"roles\['chemist'\]\.agent must be a class derived from raypool\.Agent, got 7",
+        ),
+        (
+            {"roles": {"chemist": {"size": 1, "agent_options": {"l": LOCK}}}},
+            r"roles\['chemist'\]\.agent_options must be something that can be pickled",
+        ),
+        (
+            {"roles": {"chemist": {"size": 1, "backend": ScriptedBackend}}},
+            r"roles\['chemist'\]\.backend must be an instance",
+        ),
+        (
+            {"roles": {"chemist": {"size": 1, "routing": "random"}}},
+            r"roles\['chemist'\]\.routing must be one of 'round_robin'.*, got 'random'",
+        ),
         ({"size": 1, "concurrency": 2, "memory": "worker"}, r"concurrency must be 1 with memory"),
         ({"size": 1, "memory": "ever"}, r"memory must be 'task' or 'worker', got 'ever'"),
-        ({"size": 1, "routing": "nowhere"}, r"routing must be 'round_robin', got 'nowhere'"),
+        ({"size": 1, "routing": "nowhere"}, r"routing must be one of 'round_robin', .*, got 'nowhere'"),
         ({"size": 1, "turn_timeout": 0}, r"turn_timeout must be greater than 0, got 0"),
         ({"size": 1, "name": "a/b"}, r"name must match pattern .*, got 'a/b'"),
         ({"size": 1, "retry": 3}, r"retry must be .*RetryPolicy, got 3"),
