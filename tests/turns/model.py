@@ -20,6 +20,7 @@ class TurnPlan:
 
     Attributes:
         before: what `pre_turn` decides; it halts but once.
+        calls: the model asks for a tool before it replies.
         reply: how the backend ends; it refuses but once.
         response: what `handle_response` decides.
         error: what `handle_error` decides.
@@ -27,6 +28,7 @@ class TurnPlan:
     """
 
     before: Before = "nothing"
+    calls: bool = False
     reply: Reply = "answers"
     response: Decided = "nothing"
     error: Decided = "nothing"
@@ -53,14 +55,24 @@ class EventPlan:
 
 @dataclass
 class Run:
-    """A task that the worker has, or that waits for another attempt."""
+    """A task that the worker has, or that waits for another attempt or for capacity.
+
+    Attributes:
+        left: how many exchanges it may make before it pauses.
+        exchanges: how many it has made.
+        has_called: the model has asked for a tool in this turn.
+        waits: it goes on in the middle of its attempt.
+    """
 
     number: int
     plan: Plan
     turn: int = 1
     attempt: int = 1
+    left: int | None = None
+    exchanges: int = 0
+    has_called: bool = False
     is_cancelled: bool = False
-    is_halted: bool = False
+    waits: bool = False
 
     @property
     def now(self) -> TurnPlan:
@@ -85,8 +97,8 @@ class Model:
 
     Attributes:
         journal: what the agent is told, in order.
-        ended: by number, what was reported last: `answer`, `again`, `failed`, `cancelled`,
-            `skipped` or `returned`.
+        ended: by number, what was reported last: `answer`, `again`, `paused`, `failed`,
+            `cancelled`, `skipped` or `returned`.
         halts: how often the agent has halted.
     """
 
@@ -104,11 +116,11 @@ class Model:
 
     # What the world does
 
-    def post(self, number: int, plan: Plan, attempt: int) -> None:
+    def post(self, number: int, plan: Plan, attempt: int, exchanges: int | None) -> None:
         if self.halted:
             self.ended[number] = "returned"
         else:
-            self.parcels.append(Run(number, plan, attempt=attempt))
+            self.parcels.append(Run(number, plan, attempt=attempt, left=exchanges))
             self._pump()
 
     def notify(self, number: int, plan: EventPlan) -> None:
@@ -116,14 +128,18 @@ class Model:
         self._pump()
 
     def reply(self) -> None:
-        """The backend ends the running turn."""
+        """The backend ends the running exchange."""
         run = self.current
         assert run is not None
         plan = run.now
+        if plan.calls and not run.has_called:
+            self._call(run)
+            return
         is_refused = plan.reply == "is refused"
         if is_refused and self.once.is_first("refused", run.number, run.turn):
             self._pause(run)
         elif is_refused or plan.reply == "answers":
+            run.exchanges += 1
             self._tell("handle_response", run)
             is_wrong = plan.response in ("raises", "42")
             self._look_back(run)
@@ -172,13 +188,22 @@ class Model:
     def _taken_up(self, run: Run) -> Run:
         """The run that waits for this attempt, if one does."""
         paused = self.paused.pop(run.number, run)
-        if not paused.is_halted:
+        if not paused.waits:
             paused.attempt = run.attempt
-        paused.is_halted = False
+        paused.waits = False
+        paused.left = run.left
         return paused
 
     def _begin(self, run: Run) -> None:
         self.current = run
+        if run.left == 0:
+            self._wait(run)
+        elif run.has_called:
+            self._ask(run)
+        else:
+            self._look_before(run)
+
+    def _look_before(self, run: Run) -> None:
         self._tell("pre_turn", run)
         if run.now.before == "skips":
             self._hear_all()
@@ -187,11 +212,33 @@ class Model:
             self._halt()
             self._hear_all()
             if run.turn > 1:
-                run.is_halted = True
+                run.waits = True
                 self.paused[run.number] = run
             self._end(run, "returned")
         elif run.now.before == "raises":
             self._fail(run)
+        else:
+            self._ask(run)
+
+    def _ask(self, run: Run) -> None:
+        if run.left is not None:
+            run.left -= 1
+
+    def _call(self, run: Run) -> None:
+        """The model has asked for a tool, and is to have what that gave."""
+        run.has_called = True
+        run.exchanges += 1
+        if run.exchanges >= MAX_TURNS:
+            self._fail(run)
+        elif run.left == 0:
+            self._wait(run)
+        else:
+            self._ask(run)
+
+    def _wait(self, run: Run) -> None:
+        run.waits = True
+        self.paused[run.number] = run
+        self._end(run, "paused")
 
     def _fail(self, run: Run) -> None:
         self._tell("handle_error", run)
@@ -209,11 +256,12 @@ class Model:
             self._end(run, "cancelled")
         elif decided != "prompt":
             self._end(run, result)
-        elif run.turn >= MAX_TURNS:
+        elif max(run.turn, run.exchanges) >= MAX_TURNS:
             self._end(run, "failed")
         else:
             run.turn += 1
             run.attempt = 1
+            run.has_called = False
             self._begin(run)
 
     def _pause(self, run: Run) -> None:
@@ -226,7 +274,7 @@ class Model:
         if self.halted and self.owes_post_run:
             self.owes_post_run = False
             self.journal.append(("post_run",))
-        if result != "again":
+        if result not in ("again", "paused"):
             self.journal.append(("snapshot",))
         self._pump()
 

@@ -22,6 +22,7 @@ FIRST_EVENT = 1000
 turn_plans = st.builds(
     TurnPlan,
     before=st.sampled_from(["nothing"] * 4 + list(get_args(Before))),
+    calls=st.booleans(),
     reply=st.sampled_from(["answers"] * 2 + list(get_args(Reply))),
     response=st.sampled_from(["nothing", "prompt", "prompt", *get_args(Decided)]),
     error=st.sampled_from(["nothing", "prompt", *get_args(Decided)]),
@@ -29,13 +30,15 @@ turn_plans = st.builds(
 )
 plans = st.builds(Plan, st.lists(turn_plans, max_size=3).map(tuple))
 event_plans = st.builds(EventPlan, st.sampled_from(["nothing", *get_args(Decided)]), plans)
+allowances = st.sampled_from([None, None, 0, 1, 1, 2])
+posts = st.tuples(st.just("post"), st.tuples(plans, allowances))
 steps = st.one_of(
-    st.tuples(st.just("post"), plans),
-    st.tuples(st.just("post"), plans),
+    posts,
+    posts,
     st.tuples(st.just("reply"), st.integers(0, 9)),
     st.tuples(st.just("reply"), st.integers(0, 9)),
     st.tuples(st.just("notify"), event_plans),
-    st.tuples(st.just("again"), st.integers(0, 9)),
+    st.tuples(st.just("again"), st.tuples(st.integers(0, 9), allowances)),
     st.tuples(st.just("cancel"), st.integers(0, 9)),
     st.tuples(st.sampled_from(["interrupt", "pass_time", "resume"]), st.none()),
 )
@@ -65,12 +68,13 @@ class Life:
             assert self.world.ended == self.model.ended
             assert self.world.halts == self.model.halts
 
-    def post(self, plan: Plan) -> None:
+    def post(self, sent: tuple[Plan, int | None]) -> None:
         self.tasks.append(len(self.tasks) + 1)
-        self._send(self.tasks[-1], plan)
+        self._send(self.tasks[-1], *sent)
 
-    def again(self, which: int) -> None:
+    def again(self, sent: tuple[int, int | None]) -> None:
         """Send a task that came back once more."""
+        which, exchanges = sent
         waiting = [
             number
             for number, what in self.world.ended.items()
@@ -81,7 +85,7 @@ class Life:
             del self.world.ended[number]
             if self.model is not None:
                 del self.model.ended[number]
-            self._send(number, self.world.book.plans[number])
+            self._send(number, self.world.book.plans[number], exchanges)
 
     def notify(self, plan: EventPlan) -> None:
         self.events.append(FIRST_EVENT + len(self.events))
@@ -131,7 +135,7 @@ class Life:
             if self.world.backend.turns:
                 self.take(("reply", 0))
             elif any(self._waits(number) for number in self.world.ended):
-                self.take(("again", 0))
+                self.take(("again", (0, 1)))
             elif not self.world.host.running:
                 return
         raise AssertionError(f"it does not end: {self.world.ended}")
@@ -139,10 +143,10 @@ class Life:
     def _waits(self, number: int) -> bool:
         return self.world.ended[number] in COMES_AGAIN and number not in self.cancelled
 
-    def _send(self, number: int, plan: Plan) -> None:
+    def _send(self, number: int, plan: Plan, exchanges: int | None) -> None:
         if self.model is not None:
-            self.model.post(number, plan, self.world.attempt_of(number))
-        self.world.post(number, plan)
+            self.model.post(number, plan, self.world.attempt_of(number), exchanges)
+        self.world.post(number, plan, exchanges)
 
 
 @contextmanager

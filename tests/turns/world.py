@@ -12,7 +12,7 @@ from raypool.backends import Backend, Session
 from raypool.chain_run import TurnRules
 from raypool.clock import FakeClock
 from raypool.errors import TaskFailed
-from raypool.events import ErrorEvent, Event, ResultEvent, TextEvent
+from raypool.events import ErrorEvent, Event, ResultEvent, TextEvent, ToolUseEvent
 from raypool.host import AgentHost
 from raypool.messages import Assignment, Notice, Outcome
 from raypool.response import Response
@@ -21,7 +21,7 @@ from tests.turns.model import MAX_ATTEMPTS, MAX_TURNS, EventPlan, Once, Plan, Tu
 from tests.turns.parts import START, new_engine
 
 TURN_TIMEOUT = 60.0
-COMES_AGAIN = ("again", "returned")
+COMES_AGAIN = ("again", "paused", "returned")
 
 
 class Book:
@@ -38,8 +38,9 @@ class Book:
 
 
 def place_of(prompt: Content) -> tuple[int, int]:
-    """The numbers of task and turn that a prompt tells."""
-    number, turn = str(prompt).split()[0].split(":")
+    """The numbers of task and turn that a prompt tells, or the result of a tool."""
+    told = prompt if isinstance(prompt, str) else prompt[0]["content"][0]["tool_use_id"]
+    number, turn = told.split()[0].split(":")
     return int(number), int(turn)
 
 
@@ -189,6 +190,10 @@ class WaitingSession(Session):
             await gate
         finally:
             del self._backend.turns[place]
+        if self._book.turn(prompt).calls and isinstance(prompt, str):
+            yield ToolUseEvent(f"{place[0]}:{place[1]}", "tool", {})
+            yield ResultEvent(stop_reason="tool_use")
+            return
         reply = self._book.turn(prompt).reply
         if reply == "is cut":
             raise ConnectionError("as planned")
@@ -236,9 +241,15 @@ class World:
     def attempt_of(self, number: int) -> int:
         return self._tries.get(number, (1, 0))[1] + 1
 
-    def post(self, number: int, plan: Plan) -> None:
+    def post(self, number: int, plan: Plan, exchanges: int | None) -> None:
         self.book.plans[number] = plan
-        work = Assignment(number, f"task-{number}", f"{number}:1", self.attempt_of(number))
+        work = Assignment(
+            number,
+            f"task-{number}",
+            f"{number}:1",
+            self.attempt_of(number),
+            exchanges=exchanges,
+        )
         self._envelopes[number] = self.host.post([work], streams=False)
         self.settle()
 
@@ -311,8 +322,8 @@ class World:
             return "answer"
         if outcome.failure is not None:
             return "again" if self._comes_again(outcome) else "failed"
-        if outcome.is_returned:
-            return "returned"
+        if outcome.is_returned or outcome.is_paused:
+            return "paused" if outcome.is_paused else "returned"
         if outcome.skipped is not None:
             return "skipped"
         is_event = outcome.number in self.book.events and outcome.asked is None
