@@ -16,7 +16,7 @@ PACKAGE = Path(raypool.__file__).parent
 LAYERS = [
     # Words
     "errors clock usage status stream watchdog window barrier config text_stream provider_limits",
-    "sqlite_schema sqlite_statements unicode threads naming",
+    "sqlite_schema sqlite_statements autoscaling naming unicode threads",
     "task events prices file_hold telemetry schemas json_text",
     "response signatures",
     "agent",
