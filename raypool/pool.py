@@ -21,10 +21,10 @@ from raypool.errors import InvalidTask, PoolStartError, PoolStopped
 from raypool.messages import PoolInfo
 from raypool.names import find_dispatcher
 from raypool.payload import pack_routing
+from raypool.racing import Racing
 from raypool.recipes import Recipe
 from raypool.routing import Routing
 from raypool.starting import ask_info, start_dispatcher
-from raypool.submitting import Submitting
 from raypool.task import check_json
 from raypool.telemetry import EventHandler
 
@@ -34,7 +34,7 @@ FLUSH_SECONDS = 5.0
 _owned: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
-class Pool(Submitting):
+class Pool(Racing):
     """A running pool of workers, each a long-lived Ray actor with one agent.
 
     Made by `Pool.start` or `Pool.connect`. Any number of threads, coroutines and Ray

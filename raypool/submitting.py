@@ -64,7 +64,8 @@ class Submitting(Reading):
             PoolFull: there is no room, and the call may not wait.
             PoolStopped: the pool has stopped.
         """
-        options = (
+        task = task_of(
+            prompt,
             role,
             id,
             metadata,
@@ -76,13 +77,8 @@ class Submitting(Reading):
             tenant,
             hedge_after,
         )
-        task = prompt
-        if not isinstance(task, Task):
-            task = Task(task, *options)
-        elif any(option is not None and option is not False and option != 0 for option in options):
-            raise InvalidTask("a Task brings its own options; submit takes none beside it")
         self._check(task)
-        return self._client.submit([task], block=block and not _runs_event_loop())[0]
+        return self._client.submit([task], block=may_block(block))[0]
 
     def submit_many(
         self, prompts: Iterable[Content | Task], *, block: bool = True
@@ -96,7 +92,7 @@ class Submitting(Reading):
         tasks = [as_task(prompt) for prompt in prompts]
         for task in tasks:
             self._check(task)
-        return self._client.submit(tasks, block=block and not _runs_event_loop())
+        return self._client.submit(tasks, block=may_block(block))
 
     def map(self, prompts: Iterable[Content | Task], *, ordered: bool = True) -> Stream[TaskResult]:
         """Results as a stream, in the order of `prompts` or as they come.
@@ -123,7 +119,7 @@ class Submitting(Reading):
         self._check(task)
         workers = [name for name, one in self.workers.items() if task.role in (None, one)]
         tasks = [task] * len(workers)
-        return self._client.submit(tasks, block=not _runs_event_loop(), workers=workers)
+        return self._client.submit(tasks, block=may_block(True), workers=workers)
 
     def wait_for_all(self, timeout: float | None = 120.0) -> None:
         """Wait for every task submitted before the call, retries included.
@@ -145,6 +141,19 @@ class Submitting(Reading):
             )
 
 
-def _runs_event_loop() -> bool:
-    """Whether this thread runs an event loop, which must not be blocked."""
-    return asyncio._get_running_loop() is not None
+def task_of(prompt: Content | Task, *options: Any) -> Task:
+    """A task that asks `prompt` with these options, in the order of its fields.
+
+    Raises:
+        InvalidTask: it is a task already, and has its own.
+    """
+    if not isinstance(prompt, Task):
+        return Task(prompt, *options)
+    if any(option is not None and option is not False and option != 0 for option in options):
+        raise InvalidTask("a Task brings its own options; it takes none beside them")
+    return prompt
+
+
+def may_block(wanted: bool) -> bool:
+    """Whether a call may wait for room: not on a thread that runs an event loop."""
+    return wanted and asyncio._get_running_loop() is None

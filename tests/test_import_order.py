@@ -29,8 +29,8 @@ LAYERS = [
     "messages group_commit tally sqlite_rows",
     # Decisions
     "desk outbox retries sealing sqlite_file sqlite_sessions verdicts limits halting snapshots",
-    "conversations recipes terms mapping task_record mailbox sqlite_ledger kept_types",
-    "capacity backlog",
+    "votes conversations recipes terms mapping task_record mailbox sqlite_ledger kept_types",
+    "capacity backlog races",
     "chain sessions roster",
     "outcomes",
     "asking",
@@ -54,6 +54,7 @@ LAYERS = [
     "handle",
     "reading",
     "submitting",
+    "racing",
     "pool",
     "raypool",
     # Entrances
