@@ -1,77 +1,40 @@
-"""Tasks that were accepted and not sent to a worker yet."""
+"""Accepted tasks that no worker has been given yet."""
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
+from collections.abc import Iterator
 
+from raypool.accounts import Accounts
+from raypool.line import Line
 from raypool.task_record import TaskRecord
 
 
-class Line:
-    """The tasks that wait for one worker, in the order in which they were accepted.
+class Backlog:
+    """A line for each role, and one for the tasks that any worker may have."""
 
-    A task that comes back for another attempt takes the place it had.
-    """
-
-    def __init__(self) -> None:
-        self._fresh: deque[TaskRecord] = deque()
-        self._returned: list[tuple[int, TaskRecord]] = []
-        self._length = 0
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self._lines: dict[str | None, Line] = {None: Line(accounts)}
 
     def __len__(self) -> int:
-        return self._length
+        return sum(map(len, self._lines.values()))
+
+    def __iter__(self) -> Iterator[tuple[str | None, Line]]:
+        """Each line that is not empty, with its role."""
+        return ((role, line) for role, line in self._lines.items() if len(line))
 
     def add(self, record: TaskRecord) -> None:
-        """Add a task where its number belongs."""
-        if self._fresh and record.number < self._fresh[-1].number:
-            heapq.heappush(self._returned, (record.number, record))
-        else:
-            self._fresh.append(record)
-        self._length += 1
+        """Have a task wait for the first worker of its role that has room."""
+        role = record.task.role
+        if role not in self._lines:
+            self._lines[role] = Line(self._accounts)
+        self._lines[role].add(record)
 
-    def discard(self, record: TaskRecord) -> None:
-        """Forget a task that is in the line; it must have ended."""
-        assert record.has_ended
-        self._length -= 1
+    def lines_for(self, role: str) -> list[Line]:
+        """The lines, not empty, from which a worker of that role may be given tasks."""
+        lines = (self._lines.get(role), self._lines[None])
+        return [line for line in lines if line is not None and len(line)]
 
-    def take(self, count: int) -> list[TaskRecord]:
-        """Remove and return the first `count` tasks, or all there are."""
-        taken: list[TaskRecord] = []
-        while len(taken) < count and (record := self._pop()):
-            taken.append(record)
-        self._length -= len(taken)
-        return taken
-
-    def clear(self) -> list[TaskRecord]:
-        """Remove and return every task."""
-        return self.take(self._length)
-
-    def first(self) -> TaskRecord | None:
-        """The task that is taken next."""
-        self._drop_ended()
-        if self._is_returned_first():
-            return self._returned[0][1]
-        return self._fresh[0] if self._fresh else None
-
-    def first_number(self) -> int | None:
-        """The lowest number in the line."""
-        first = self.first()
-        return None if first is None else first.number
-
-    def _pop(self) -> TaskRecord | None:
-        self._drop_ended()
-        if self._is_returned_first():
-            return heapq.heappop(self._returned)[1]
-        return self._fresh.popleft() if self._fresh else None
-
-    def _is_returned_first(self) -> bool:
-        if not self._returned:
-            return False
-        return not self._fresh or self._returned[0][0] < self._fresh[0].number
-
-    def _drop_ended(self) -> None:
-        while self._fresh and self._fresh[0].has_ended:
-            self._fresh.popleft()
-        while self._returned and self._returned[0][1].has_ended:
-            heapq.heappop(self._returned)
+    def has_up_to(self, number: int) -> bool:
+        """Whether a task that waits was accepted as `number` or before."""
+        return any(line.has_up_to(number) for line in self._lines.values())

@@ -11,6 +11,7 @@ from collections.abc import Awaitable
 import cloudpickle
 import msgspec
 
+from raypool.accounts import Accounts
 from raypool.capacity.gate import ClosingGate
 from raypool.clock import SystemClock
 from raypool.config import PoolConfig
@@ -41,7 +42,7 @@ from raypool.records import AcceptedTask
 from raypool.replacing import Replacer
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
-from raypool.routing import RoundRobin
+from raypool.routing import make_routing
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
 from raypool.sqlite_ledger import SqliteLedger
@@ -353,16 +354,21 @@ class Dispatcher:
         """Join the parts, and give the workers what an earlier run has left."""
         config = self._config
         self._gate = ClosingGate(self._clock)
-        roster = Roster(self._new_record(name) for name in self._links)
+        workers = [self._new_record(name) for name in self._links]
+        roster = Roster(workers, Accounts(config.tenants))
         totals = ledger.totals()
         self._ledger = GroupCommit(ledger)
         self._tally = Tally(totals)
         self._scheduler = Scheduler(
             roster,
-            RoundRobin(),
+            make_routing(config.routing),
             Retries(config.retry),
             self._clock,
-            concurrency=config.concurrency,
+            role_routing={
+                role: make_routing(settings.routing)
+                for role, settings in config.by_role.items()
+                if settings.routing != config.routing
+            },
         )
         recorder = Recorder(
             self._ledger, self._scheduler, self._desks, self._tally, self._broadcast
@@ -423,7 +429,7 @@ class Dispatcher:
     def _unfinished_up_to(self, number: int) -> list[Unfinished]:
         counts = self._scheduler.unfinished_up_to(number)
         return [
-            Unfinished(name, count, self._scheduler.roster[name].halted)
+            Unfinished(name, count, None if name is None else self._worker(name).halted)
             for name, count in counts.items()
         ]
 

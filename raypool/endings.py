@@ -41,9 +41,15 @@ def of_failure(failure: Failure) -> dict[str, Any]:
     return {"duration_ms": failure.duration_ms, "cause": cause, "answers": failure.answers}
 
 
-def of_death(why: str) -> dict[str, Any]:
-    """The fields of a task whose workers have died."""
-    return {"cause": StoredCause("WorkerDied", "WorkerDied", why)}
+def of_death(why: str) -> StoredCause:
+    """The cause of a task whose workers have died."""
+    return StoredCause("WorkerDied", "WorkerDied", why)
+
+
+def of_bad_routing(policy: object, kind: str, why: str, text: str = "") -> StoredCause:
+    """The cause of a task that the pool's own policy gives to nobody."""
+    message = f"no worker was chosen by the pool's routing, {type(policy).__name__}: {why}"
+    return StoredCause("TaskFailed", kind, message, text)
 
 
 def of_skip(reason: str | None) -> dict[str, Any]:

@@ -262,9 +262,12 @@ class Found(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Unfinished(msgspec.Struct, frozen=True, array_like=True):
-    """Dispatcher to client: a worker that has unfinished tasks, and why it does not go on."""
+    """Dispatcher to client: a worker that has unfinished tasks, and why it does not go on.
 
-    worker: str
+    The worker is `None` for the tasks that no worker has been given.
+    """
+
+    worker: str | None
     count: int
     halted: str | None = None
 

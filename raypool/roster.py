@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from raypool.backlog import Line
+from raypool.accounts import Accounts
 from raypool.capacity.gate import Gate, OpenGate
+from raypool.line import Line
 from raypool.messages import Notice
 from raypool.retries import Tries
 from raypool.task_record import TaskRecord
@@ -40,12 +41,14 @@ class WorkerRecord:
         held: tasks sent to it and not ended, by number, in the order in which they were sent.
         waiting: its tasks that wait for another attempt or their session's turn, by number.
         notices: what it was notified of and has not dealt with, by number, in order.
+        unfinished: how many tasks it was given that have not ended.
         sent: how many attempts were sent to its process.
         completed: tasks it completed.
         failed: tasks that failed on it for good.
         restarts: how often its process was replaced.
         is_healthy: its process lives and is ready.
         is_coming_back: its process is being replaced.
+        is_leaving: it is given no more tasks, and goes once it has none.
         halted: why it takes no tasks; `None` while it does.
         is_resumed_early: it was resumed, and the outcome that tells of its halt is on its way.
     """
@@ -60,10 +63,12 @@ class WorkerRecord:
         self.held: dict[int, TaskRecord] = {}
         self.waiting: dict[int, TaskRecord] = {}
         self.notices: dict[int, NoticeRecord] = {}
+        self.unfinished = 0
         self.completed = 0
         self.failed = 0
         self.restarts = 0
         self.is_coming_back = False
+        self.is_leaving = False
         self._new_window = new_window
         self.begin()
 
@@ -96,21 +101,27 @@ class WorkerRecord:
         return next((one for one in self.notices.values() if not one.is_heard), None)
 
     @property
-    def unfinished(self) -> int:
-        """Tasks that it was given and that have not ended."""
-        return len(self.line) + len(self.held) + len(self.waiting)
+    def is_empty(self) -> bool:
+        """Whether it has nothing left to do."""
+        return not (self.unfinished or self.held or self.notices)
 
 
 class Roster:
-    """The workers of a pool, in the order of their numbers.
+    """The workers of a pool, in the order in which they came.
 
     Attributes:
+        accounts: on which their lines count what each tenant has had.
+        may_grow: the roles that may get workers, though they may have none.
         gates: the gates that they stand behind, each once.
     """
 
-    def __init__(self, workers: Iterable[WorkerRecord]) -> None:
-        self._workers = {worker.name: worker for worker in workers}
+    def __init__(self, workers: Iterable[WorkerRecord], accounts: Accounts | None = None) -> None:
+        self.accounts = accounts or Accounts()
+        self.may_grow: frozenset[str] = frozenset()
+        self._workers: dict[str, WorkerRecord] = {}
         self._choice: dict[str | None, list[WorkerRecord]] = {}
+        for worker in workers:
+            self.add(worker)
         self.sort()
 
     def __iter__(self) -> Iterator[WorkerRecord]:
@@ -121,6 +132,24 @@ class Roster:
 
     def __getitem__(self, name: str) -> WorkerRecord:
         return self._workers[name]
+
+    def get(self, name: str | None) -> WorkerRecord | None:
+        """The worker of that name, if there is one."""
+        return None if name is None else self._workers.get(name)
+
+    def add(self, worker: WorkerRecord) -> None:
+        """Know of a worker that has no tasks yet; `sort` has it chosen."""
+        worker.line = Line(self.accounts)
+        self._workers[worker.name] = worker
+
+    def remove(self, worker: WorkerRecord) -> None:
+        """Forget a worker."""
+        del self._workers[worker.name]
+        self.sort()
+
+    def may_come(self, role: str | None) -> bool:
+        """Whether a role may get workers; any role, for `None`."""
+        return bool(self.may_grow) if role is None else role in self.may_grow
 
     def choice(self, role: str | None) -> list[WorkerRecord]:
         """The workers that a task of that role may be given to; of all roles for `None`.
@@ -136,6 +165,6 @@ class Roster:
         self._choice = {role: self._choose(role) for role in roles}
 
     def _choose(self, role: str | None) -> list[WorkerRecord]:
-        workers = [worker for worker in self if role in (None, worker.role)]
+        workers = [w for w in self if role in (None, w.role) and not w.is_leaving]
         now = [worker for worker in workers if worker.takes_tasks]
         return now or [worker for worker in workers if worker.may_take_tasks]

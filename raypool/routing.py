@@ -2,19 +2,61 @@
 
 from __future__ import annotations
 
+import operator
+import pickle
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from raypool.errors import PoolStartError
 from raypool.records import AcceptedTask
-from raypool.roster import WorkerRecord
+
+
+class Candidate(Protocol):
+    """A worker that may be given a task, as a policy of your own sees it."""
+
+    @property
+    def name(self) -> str:
+        """`<pool>-<number>`."""
+
+    @property
+    def role(self) -> str:
+        """Its role."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many tasks it runs at once."""
+
+    @property
+    def unfinished(self) -> int:
+        """Tasks that it was given and that have not ended."""
+
+    @property
+    def completed(self) -> int:
+        """Tasks that it completed."""
+
+    @property
+    def failed(self) -> int:
+        """Tasks that failed on it for good."""
+
+
+Chosen = TypeVar("Chosen", bound=Candidate)
 
 
 class Routing(Protocol):
-    """Chooses a worker for each task, in the order of acceptance."""
+    """Chooses a worker for each task, in the order of acceptance.
 
-    def choose(self, task: AcceptedTask, workers: Sequence[WorkerRecord]) -> WorkerRecord:
-        """One of `workers`: those of the task's role that may have it, never none."""
+    It is asked once for each task that may run on any worker of its role, and again for one
+    whose worker is lost. A task of a session that a worker has, or that names its worker, goes
+    there unasked. It runs in the dispatcher, so it must be quick. When it raises, or returns
+    what is none of `workers`, the task fails with that cause.
+    """
+
+    def choose(self, task: AcceptedTask, workers: Sequence[Chosen]) -> Chosen | None:
+        """One of `workers`: those of the task's role that may have it, never none.
+
+        With `None` the task waits, and goes to the first worker that has room.
+        """
 
 
 class RoundRobin:
@@ -23,7 +65,56 @@ class RoundRobin:
     def __init__(self) -> None:
         self._counters: Counter[str | None] = Counter()
 
-    def choose(self, task: AcceptedTask, workers: Sequence[WorkerRecord]) -> WorkerRecord:
+    def choose(self, task: AcceptedTask, workers: Sequence[Chosen]) -> Chosen | None:
         count = self._counters[task.role]
         self._counters[task.role] = count + 1
         return workers[count % len(workers)]
+
+
+class LeastLoaded:
+    """A task goes to the worker that has the fewest unfinished ones; among equals in rotation."""
+
+    def __init__(self) -> None:
+        self._start = 0
+
+    def choose(self, task: AcceptedTask, workers: Sequence[Chosen]) -> Chosen | None:
+        start = self._start % len(workers)
+        rotated = [*workers[start:], *workers[:start]] if start else workers
+        loads = list(map(_load, rotated))
+        place = loads.index(min(loads))
+        self._start = (start + place + 1) % len(workers)
+        return rotated[place]
+
+
+class NextFree:
+    """A task waits until a worker is free, and goes to the first that is."""
+
+    def choose(self, task: AcceptedTask, workers: Sequence[Chosen]) -> Chosen | None:
+        return None
+
+
+_load = operator.attrgetter("unfinished")
+_POLICIES: dict[str, type[Routing]] = {
+    "round_robin": RoundRobin,
+    "least_loaded": LeastLoaded,
+    "next_free": NextFree,
+}
+
+
+def make_routing(routing: str | bytes) -> Routing:
+    """The policy of that name, or a user's own as `payload.pack_routing` has packed it.
+
+    Only the pool's dispatcher calls it: a user's own is unpickled.
+
+    Raises:
+        PoolStartError: a user's own cannot be unpickled; says why.
+    """
+    if isinstance(routing, str):
+        return _POLICIES[routing]()
+    try:
+        policy: Routing = pickle.loads(routing)  # noqa: S301 - packed by who started the pool
+    except Exception as error:
+        raise PoolStartError(
+            f"routing cannot be unpickled in the dispatcher: {type(error).__name__}: {error}"
+        ) from error
+    return policy

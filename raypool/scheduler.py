@@ -8,20 +8,27 @@ neither waits nor talks to anybody.
 from __future__ import annotations
 
 import heapq
-import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from raypool.backlog import Backlog
 from raypool.clock import Clock
+from raypool.copies import Copies
+from raypool.dealing import Dealing, Dealt
 from raypool.endings import ending_of, of_answer, of_death, of_failure, of_skip
+from raypool.line import Rank
 from raypool.messages import Answer, Failure, Notice, Outcome
-from raypool.records import Ending, EndState
+from raypool.placing import Placing
+from raypool.rivals import Rivals
+from raypool.ready import Ready
+from raypool.records import Ending, EndState, StoredCause
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import Routing
 from raypool.sessions import Sessions
 from raypool.task_record import TaskRecord
+from raypool.usage import Usage
 
 SHORTEST_WAIT = 0.001
 HANDS_BACK = "it hands back the tasks that it is sent"
@@ -42,8 +49,21 @@ class Delayed(NamedTuple):
     seconds: float
 
 
+class InVain(NamedTuple):
+    """What a worker has spent on a task that had ended elsewhere."""
+
+    record: TaskRecord
+    usage: Usage
+    cost_usd: float | None
+
+
 class Scheduler:
-    """Keeps the unfinished tasks and decides who runs them, when, and when they have ended."""
+    """Keeps the unfinished tasks and decides who runs them, when, and when they have ended.
+
+    Args:
+        routing: the policy of the tasks without a role, and of each role that has none.
+        role_routing: the policies of roles.
+    """
 
     def __init__(
         self,
@@ -52,31 +72,42 @@ class Scheduler:
         retries: Retries,
         clock: Clock,
         *,
-        concurrency: int = 1,
+        role_routing: Mapping[str, Routing] | None = None,
     ) -> None:
         self.roster = roster
         self.sessions = Sessions()
-        self._routing = routing
         self._retries = retries
         self._clock = clock
-        self._concurrency = concurrency
+        self._backlog = Backlog(roster.accounts)
+        self._rivals = Rivals()
+        self._ready = Ready()
+        self._placing = Placing(roster, self.sessions, self._rivals, routing, role_routing or {})
+        self._copies = Copies(roster)
+        self._dealing = Dealing(roster, self._backlog, self._rivals, self._ready, retries)
         self._records: dict[str, TaskRecord] = {}
+        self._standing_by: dict[int, TaskRecord] = {}
         self._waiting: list[tuple[float, int, TaskRecord]] = []
-        self._outlived: set[int] = set()
+        for worker in roster:
+            self._ready.mark(worker)
 
     @property
     def unfinished(self) -> int:
         """How many tasks have not ended, or have and their ending is not committed."""
         return len(self._records)
 
-    def unfinished_up_to(self, number: int) -> dict[str, int]:
+    @property
+    def unassigned(self) -> int:
+        """How many unfinished tasks no worker has been given."""
+        return len(self._backlog) + len(self._standing_by)
+
+    def unfinished_up_to(self, number: int) -> dict[str | None, int]:
         """By worker, how much is unfinished that was accepted as `number` or before.
 
-        Those are tasks and notices.
+        Those are tasks and notices; under `None`, the tasks that no worker has been given.
         """
-        counts: Counter[str] = Counter()
+        counts: Counter[str | None] = Counter()
         for record in self._records.values():
-            if record.worker is not None and record.number <= number:
+            if record.is_accepted and not record.has_ended and record.number <= number:
                 counts[record.worker] += 1
         for worker in self.roster:
             counts[worker.name] += sum(1 for _ in _notices_up_to(worker, number))
@@ -101,6 +132,7 @@ class Scheduler:
         task when it ended at once, because nobody can have it.
         """
         self.forget(record)
+        self._rivals.leave(record)
         if record.task.session is None:
             return None
         following = self.sessions.leave(record, has_grown=has_grown)
@@ -108,6 +140,8 @@ class Scheduler:
 
     def assign(self, record: TaskRecord) -> Ending | None:
         """Give a committed task to a worker; its ending when nobody can have it."""
+        record.is_accepted = True
+        self._rivals.enter(record)
         if record.is_cancelled:
             return self._end(record, "cancelled")
         if record.task.session is not None and not self.sessions.enter(record):
@@ -115,26 +149,34 @@ class Scheduler:
         decided = self._place(record)
         return None if decided is None else decided.ending
 
-    def take(self, worker: WorkerRecord) -> list[TaskRecord]:
-        """The tasks to send to `worker` now, in one envelope."""
-        if not worker.takes_tasks:
-            return []
-        notice = worker.next_notice
-        if notice is not None and notice.tries.deaths:
-            return []  # so that what the worker may have died of is heard by itself
-        is_open = worker.gate.is_wide_open
-        room = worker.window.room(len(worker.held), prefetches=is_open)
-        if is_open and not self._outlived:
-            records = worker.line.take(room)
-        else:
-            records = self._take_singly(worker, room)
-        for record in records:
-            worker.held[record.number] = record
-            record.is_paused = False
-        worker.sent += len(records)
-        return records
+    # What is sent
 
-    def settle(self, worker: WorkerRecord, outcome: Outcome) -> Decided | Delayed | None:
+    def envelopes(self) -> list[tuple[WorkerRecord, list[TaskRecord]]]:
+        """Every worker that is sent something now, with its tasks.
+
+        Where capacity is short, the most urgent task has it, whichever worker's it is.
+        """
+        sent = []
+        passed = []
+        while (worker := self._next_worker()) is not None:
+            if not worker.gate.is_wide_open:
+                self._queue_at_gate(worker, self._dealing.rank(worker))
+                continue
+            records = self._deal(worker).records
+            if records:
+                sent.append((worker, records))
+                self._rest(worker)
+            else:
+                passed.append(worker)
+        for worker in passed:
+            self._rest(worker)
+        return sent + self._pass_gates()
+
+    def take(self, worker: WorkerRecord) -> list[TaskRecord]:
+        """The tasks to send to `worker` now, in one envelope, whoever else waits."""
+        return self._deal(worker).records
+
+    def settle(self, worker: WorkerRecord, outcome: Outcome) -> Decided | Delayed | InVain | None:
         """What an attempt's outcome means; `None` when the task is not held, or is in line again.
 
         An outcome may tell that the worker has halted. It then takes no more tasks; `halt`
@@ -146,23 +188,26 @@ class Scheduler:
         record = self._let_go(worker, outcome.number, outcome)
         if record is None:
             return None
+        if record.has_ended:
+            return InVain(record.original or record, outcome.usage, outcome.cost_usd)
+        if record.original is not None:
+            record.original.spend(outcome.usage, outcome.cost_usd)
+            return self._settle_copy(worker, record, outcome)
         record.spend(outcome.usage, outcome.cost_usd)
-        goes_on = outcome.is_returned or outcome.is_paused or is_spared
-        if goes_on and not record.is_cancelled:
-            record.is_paused = outcome.is_paused
-            worker.line.add(record)
+        is_lost = failure is not None or outcome.is_returned
+        if not record.is_cancelled and is_lost and self._leave_to_copy(record, failure):
             return None
-        if outcome.answer is not None:
-            record.tries.attempts += 1
-            return self._complete(record, outcome, outcome.answer)
-        if outcome.failure is not None:
-            return self._settle_failure(worker, record, outcome, outcome.failure)
-        return Decided(record, self._end(record, "cancelled", **of_skip(outcome.skipped)))
+        if (outcome.is_returned or outcome.is_paused or is_spared) and not record.is_cancelled:
+            record.is_paused = outcome.is_paused
+            self._line_up(worker, record)
+            return None
+        return self._settle_task(worker, record, outcome)
 
     def adopt(self, worker: WorkerRecord, record: TaskRecord) -> None:
         """Take a task in that `worker` has asked for and run by itself."""
         self.reserve(record)
-        record.worker = worker.name
+        record.is_accepted = True
+        self._bind(record, worker)
         worker.held[record.number] = record
 
     def cancel(self, record: TaskRecord) -> Ending | None:
@@ -174,20 +219,71 @@ class Scheduler:
         if record.has_ended:
             return None
         record.is_cancelled = True
-        worker = self.roster[record.worker] if record.worker else None
-        if worker is None or record.number in worker.held:
+        worker = self.roster.get(record.worker)
+        is_held = worker is not None and record.number in worker.held
+        if is_held or not record.is_accepted:
             return None
-        ending = self._end(record, "cancelled")
-        if worker.waiting.pop(record.number, None) is None:
-            worker.line.discard(record)
-        return ending
+        return self._end(record, "cancelled")
 
     def drop(self, worker: WorkerRecord, number: int) -> Decided | None:
         """End a cancelled task that `worker` holds and has promised not to start."""
         record = self._let_go(worker, number, Outcome(number, is_returned=True))
-        return None if record is None else Decided(record, self._end(record, "cancelled"))
+        if record is None or record.has_ended:
+            return None
+        if record.original is not None:
+            self._copies.drop(record)
+            return None
+        return Decided(record, self._end(record, "cancelled"))
+
+    def copy(self, record: TaskRecord, worker: WorkerRecord) -> TaskRecord | None:
+        """Have `worker` run a task, too, that another one runs; what to send it.
+
+        The first answer ends the task; a copy that fails leaves it to the other. `None` when
+        that cannot be now: the task is not held by one other worker alone, or is one of a
+        session, or a worker has died with it; or `worker` or its gate has no room.
+        """
+        holder = self.roster.get(record.worker)
+        is_held = holder is not None and holder.held.get(record.number) is record
+        is_alone = record.copy is None and not record.has_ended and not record.is_cancelled
+        if not is_held or not is_alone or holder is worker or not self._has_slot(worker):
+            return None
+        if record.task.session is not None or record.tries.deaths or worker.is_leaving:
+            return None
+        return self._copies.start(record, worker)
+
+    def free_worker(self, record: TaskRecord) -> WorkerRecord | None:
+        """A worker with room for a copy of the task; `None` when there is none."""
+        workers = self.roster.choice(record.task.role)
+        apart = self._rivals.apart(record, workers)
+        free = [one for one in apart if self._has_slot(one) and one.name != record.worker]
+        return min(free, key=lambda one: len(one.held), default=None)
 
     # Workers that come and go
+
+    def join(self, worker: WorkerRecord) -> list[Decided]:
+        """A new worker is ready: it gets its part of what the others have not been sent.
+
+        What waits where no worker takes tasks is dealt out again.
+        """
+        self.roster.add(worker)
+        self.roster.sort()
+        self._ready.mark(worker)
+        decided = self._redistribute([one for one in self.roster if not one.takes_tasks])
+        return [*decided, *self._give_part(worker)]
+
+    def dismiss(self, worker: WorkerRecord) -> list[Decided]:
+        """`worker` is given no more tasks; others get those that it has not begun.
+
+        It may be removed once it `is_empty`.
+        """
+        worker.is_leaving = True
+        return self._redistribute([worker])
+
+    def remove(self, worker: WorkerRecord) -> list[Decided]:
+        """Forget a worker that has nothing left, or is lost for good."""
+        self.roster.remove(worker)
+        self._ready.forget(worker)
+        return self._redistribute([])
 
     def halt(self, worker: WorkerRecord, reason: str) -> list[Decided]:
         """`worker` takes no more tasks: others get those that it has not started."""
@@ -197,6 +293,7 @@ class Scheduler:
     def resume(self, worker: WorkerRecord) -> list[Decided]:
         """`worker` takes tasks again, also those that wait where nobody does."""
         worker.halted = None
+        self._ready.mark(worker)
         return self._redistribute([one for one in self.roster if not one.takes_tasks])
 
     def worker_died(
@@ -208,7 +305,7 @@ class Scheduler:
         held = [record for number in list(worker.held) if (record := self._let_go(worker, number))]
         self.roster.sort()
         decided = [
-            self._after_death(record, why, was_running=place < self._concurrency)
+            self._after_death(record, why, was_running=place < worker.concurrency)
             for place, record in enumerate(held)
         ]
         return [*(one for one in decided if one), *self._redistribute([worker])]
@@ -230,6 +327,7 @@ class Scheduler:
         worker.begin()
         worker.is_coming_back = False
         worker.restarts += 1
+        self._ready.mark(worker)
         return self._redistribute([one for one in self.roster if not one.takes_tasks])
 
     def worker_gone(self, worker: WorkerRecord) -> list[Decided]:
@@ -274,13 +372,16 @@ class Scheduler:
 
     def has_work_up_to(self, worker: WorkerRecord, number: int) -> bool:
         """Whether `worker` has unfinished work that was accepted as `number` or before."""
-        first = worker.line.first_number()
         return (
-            (first is not None and first <= number)
-            or any(held <= number for held in worker.held)
+            worker.line.has_up_to(number)
+            or any(held <= number and not one.has_ended for held, one in worker.held.items())
             or any(waiting <= number for waiting in worker.waiting)
             or any(True for _ in _notices_up_to(worker, number))
         )
+
+    def has_unassigned_up_to(self, number: int) -> bool:
+        """Whether a task accepted as `number` or before waits that no worker has been given."""
+        return self._backlog.has_up_to(number) or any(one <= number for one in self._standing_by)
 
     def _note_halt(self, worker: WorkerRecord, outcome: Outcome) -> None:
         tells_of_halt = outcome.halt is not None or outcome.is_returned
@@ -288,6 +389,66 @@ class Scheduler:
             worker.halted = outcome.halt or worker.halted or HANDS_BACK
         elif outcome.halt is not None:
             worker.is_resumed_early = False
+
+    # Sending
+
+    def _next_worker(self) -> WorkerRecord | None:
+        """A worker that may be sent something: one that is marked, or is free for the backlog."""
+        worker = self._ready.next_marked()
+        if worker is None:
+            for role, _ in self._backlog:
+                worker = self._ready.next_free(role)
+                if worker is not None:
+                    break
+        return worker
+
+    def _deal(self, worker: WorkerRecord, most: int | None = None) -> Dealt:
+        """Have `worker` hold what it is sent now."""
+        dealt = self._dealing.deal(worker, most)
+        for record in dealt.records:
+            if record.worker is None:
+                self._bind(record, worker)
+            worker.held[record.number] = record
+            record.is_paused = False
+        worker.sent += len(dealt.records)
+        return dealt
+
+    def _has_slot(self, worker: WorkerRecord) -> bool:
+        return worker.takes_tasks and len(worker.held) < worker.concurrency
+
+    def _pass_gates(self) -> list[tuple[WorkerRecord, list[TaskRecord]]]:
+        """Let those who wait at a gate pass one by one, until it has no more room."""
+        sent: dict[str, list[TaskRecord]] = {}
+        for crowd in self._ready.crowds:
+            passed = []
+            while (first := crowd.pop()) is not None:
+                worker, noted = first
+                rank = self._dealing.rank(worker)
+                if rank is None or rank > noted:
+                    self._queue_at_gate(worker, rank)
+                    continue
+                dealt = self._deal(worker, most=1)
+                sent.setdefault(worker.name, []).extend(dealt.records)
+                if dealt.is_refused:
+                    crowd.add(worker, rank)
+                    break
+                if dealt.records:
+                    self._queue_at_gate(worker, self._dealing.rank(worker))
+                else:
+                    passed.append(worker)
+            for worker in passed:
+                self._rest(worker)
+        return [(self.roster[name], records) for name, records in sent.items() if records]
+
+    def _queue_at_gate(self, worker: WorkerRecord, rank: Rank | None) -> None:
+        if rank is not None:
+            self._ready.crowd(worker.gate).add(worker, rank)
+        else:
+            self._rest(worker)
+
+    def _rest(self, worker: WorkerRecord) -> None:
+        if self._has_slot(worker):
+            self._ready.rest(worker)
 
     def _let_go(
         self, worker: WorkerRecord, number: int, outcome: Outcome | None = None
@@ -297,70 +458,131 @@ class Scheduler:
         if record is not None:
             worker.gate.settle(record, outcome)
             record.reserved = None
+            self._ready.mark(worker)
         return record
 
-    def _take_singly(self, worker: WorkerRecord, room: int) -> list[TaskRecord]:
-        """At most `room` tasks, such that each may have its company, and capacity is there."""
-        taken: list[TaskRecord] = []
-        is_open = worker.gate.is_wide_open
-        most = min(map(self._company, worker.held.values()), default=math.inf)
-        while len(taken) < room and (first := worker.line.first()) is not None:
-            most = min(most, self._company(first))
-            if len(worker.held) + len(taken) >= most:
-                break
-            if not is_open and not worker.gate.reserve(first):
-                break
-            taken += worker.line.take(1)
-        return taken
+    # Whose a task is
 
-    def _company(self, record: TaskRecord) -> float:
-        return self._retries.company(record.tries, self._concurrency)
+    def _bind(self, record: TaskRecord, worker: WorkerRecord | None) -> None:
+        """Note that a task is `worker`'s, or nobody's, from now on."""
+        before = self.roster.get(record.worker)
+        if before is not None:
+            before.unfinished -= 1
+        record.worker = None if worker is None else worker.name
+        if worker is not None:
+            worker.unfinished += 1
+            if record.task.session is not None:
+                self.sessions.move(record, worker.name)
 
     def _place(self, record: TaskRecord) -> Decided | None:
-        """Put a task into a worker's line; its ending when nobody can have it."""
-        if record.worker is not None:
-            self.roster[record.worker].waiting.pop(record.number, None)
-        worker = self._choose(record)
+        """Put a task into a line; its ending when nobody can have it."""
+        self._leave_waiting(record)
+        worker = self._placing.choose(record)
+        if isinstance(worker, StoredCause):
+            return Decided(record, self._end(record, "failed", cause=worker))
+        self._bind(record, worker)
         if worker is None:
-            return Decided(record, self._end_without_worker(record))
-        record.worker = worker.name
-        worker.line.add(record)
+            self._backlog.add(record)
+        else:
+            self._line_up(worker, record)
         return None
 
     def _stand_by(self, record: TaskRecord) -> Ending | None:
-        """Have a task wait for its session's turn, on the worker that has the session."""
+        """Have a task wait for its session's turn, where the session is."""
         name = self.sessions.worker_of(record)
-        worker = self._choose(record) if name is None else self.roster[name]
-        if worker is None:
-            return self._end_without_worker(record)
-        record.worker = worker.name
-        worker.waiting[record.number] = record
+        worker = self.roster.get(name) or self._placing.choose(record)
+        if isinstance(worker, StoredCause):
+            return self._end(record, "failed", cause=worker)
+        self._bind(record, worker)
+        waiting = self._standing_by if worker is None else worker.waiting
+        waiting[record.number] = record
         return None
 
-    def _choose(self, record: TaskRecord) -> WorkerRecord | None:
-        task = record.task
-        if task.worker is not None and task.worker in self.roster:
-            pinned = self.roster[task.worker]
-            return pinned if pinned.may_take_tasks else None
-        workers = self.roster.choice(task.role)
-        if not workers:
-            return None
-        owner = self.sessions.worker_of(record) if task.session is not None else None
-        if owner is not None and self.roster[owner] in workers:
-            return self.roster[owner]
-        worker = self._routing.choose(task, workers)
-        if task.session is not None:
-            self.sessions.move(record, worker.name)
-        return worker
+    def _leave_waiting(self, record: TaskRecord) -> None:
+        worker = self.roster.get(record.worker)
+        waiting = self._standing_by if worker is None else worker.waiting
+        waiting.pop(record.number, None)
 
-    def _redistribute(self, workers: list[WorkerRecord]) -> list[Decided]:
-        """Give what waits in the lines of these workers to whoever may have it now."""
+    def _line_up(self, worker: WorkerRecord, record: TaskRecord) -> None:
+        worker.line.add(record)
+        self._ready.mark(worker)
+
+    def _redistribute(self, workers: Iterable[WorkerRecord]) -> list[Decided]:
+        """Give what waits in the lines of these workers to whoever may have it now.
+
+        So is what waits for roles that will have no workers any more.
+        """
         self.roster.sort()
-        waiting = [record for worker in workers for record in worker.line.clear()]
+        waiting = [record for worker in workers for record in self._clear(worker)]
+        for role, line in self._backlog:
+            if not self.roster.choice(role) and not self.roster.may_come(role):
+                waiting += line.clear()
         waiting.sort(key=lambda record: record.number)
         return [decided for record in waiting if (decided := self._place(record)) is not None]
 
+    def _clear(self, worker: WorkerRecord) -> list[TaskRecord]:
+        """What `worker` has in line and another must do; one that leaves ends what it began."""
+        cleared = []
+        for record in worker.line.clear():
+            if worker.is_leaving and worker.takes_tasks and record.is_kept:
+                self._line_up(worker, record)
+            elif record.original is not None:
+                self._copies.drop(record)
+            elif not self._copies.take_over(record):
+                record.is_paused = False
+                cleared.append(record)
+        return cleared
+
+    def _give_part(self, worker: WorkerRecord) -> list[Decided]:
+        """Give a new worker an even part of what others have in line, the last of it."""
+        peers = [one for one in self.roster.choice(worker.role) if one is not worker]
+        decided = []
+        for peer in peers:
+            for record in peer.line.take_last(1 / (len(peers) + 1)):
+                task = record.task
+                is_bound = task.worker or task.session or task.race or record.is_kept
+                if is_bound or task.role not in (None, worker.role):
+                    peer.line.add(record)
+                elif self._placing.is_even(task.role):
+                    self._bind(record, worker)
+                    self._line_up(worker, record)
+                else:
+                    decided.append(self._place(record))
+        return [one for one in decided if one is not None]
+
+    # How tasks end
+
+    def _settle_task(
+        self, worker: WorkerRecord, record: TaskRecord, outcome: Outcome
+    ) -> Decided | Delayed:
+        if outcome.answer is not None:
+            return self._complete(record, outcome, outcome.answer)
+        if outcome.failure is not None:
+            return self._settle_failure(worker, record, outcome, outcome.failure)
+        return Decided(record, self._end(record, "cancelled", **of_skip(outcome.skipped)))
+
+    def _settle_copy(
+        self, worker: WorkerRecord, copy: TaskRecord, outcome: Outcome
+    ) -> Decided | None:
+        if outcome.is_paused:
+            copy.is_paused = True
+            self._line_up(worker, copy)
+            return None
+        if outcome.answer is None:
+            self._copies.drop(copy)
+            return None
+        return self._complete(self._copies.win(copy), outcome, outcome.answer)
+
+    def _leave_to_copy(self, record: TaskRecord, failure: Failure | None) -> bool:
+        """Whether another worker has a copy, which goes on in the place of a lost attempt."""
+        if not self._copies.take_over(record):
+            return False
+        if failure is not None and failure.verdict != "refused":
+            record.tries.earlier += 1
+        return True
+
     def _complete(self, record: TaskRecord, outcome: Outcome, answer: Answer) -> Decided:
+        record.tries.attempts += 1
         added, turns = outcome.conversation, outcome.turns
         fields = of_answer(answer)
         return Decided(
@@ -382,36 +604,39 @@ class Scheduler:
         return Delayed(record, failure, delay)
 
     def _come_back(self, record: TaskRecord) -> Decided | None:
-        assert record.worker is not None
-        worker = self.roster[record.worker]
-        if not worker.takes_tasks:
+        worker = self.roster.get(record.worker)
+        if worker is None or not worker.takes_tasks:
             return self._place(record)
-        del worker.waiting[record.number]
-        worker.line.add(record)
+        self._leave_waiting(record)
+        self._line_up(worker, record)
         return None
 
     def _after_death(self, record: TaskRecord, why: str, *, was_running: bool) -> Decided | None:
+        if record.has_ended:
+            return None
+        main = record.original or record
+        survives = self._retries.survives(main.tries, was_running=was_running)
+        self._dealing.outlived.add(main.number)
+        if record.original is not None:
+            self._copies.drop(record)
+            return None
         if record.is_cancelled:
             return Decided(record, self._end(record, "cancelled"))
-        if not self._retries.survives(record.tries, was_running=was_running):
+        if not survives:
             record.tries.attempts += 1
-            return Decided(record, self._end(record, "failed", **of_death(why)))
-        self._outlived.add(record.number)
-        return self._place(record)
-
-    def _end_without_worker(self, record: TaskRecord) -> Ending:
-        role = record.task.role
-        every = "every worker" if role is None else f"every worker with the role {role!r}"
-        if record.task.worker is not None:
-            every = f"worker {record.task.worker!r}, which alone may run the task,"
-            return self._end(record, "failed", **of_death(f"{every} has died"))
-        return self._end(record, "failed", **of_death(f"{every} of the pool has died"))
+            return Decided(record, self._end(record, "failed", cause=of_death(why)))
+        return None if self._copies.take_over(record) else self._place(record)
 
     def _end(self, record: TaskRecord, state: EndState, **fields: Any) -> Ending:
         record.has_ended = True
-        self._outlived.discard(record.number)
-        if record.worker is not None:
-            worker = self.roster[record.worker]
+        if record.line is not None:
+            record.line.discard(record)
+        self._leave_waiting(record)
+        self._copies.lose(record)
+        self._dealing.outlived.discard(record.number)
+        worker = self.roster.get(record.worker)
+        if worker is not None:
+            worker.unfinished -= 1
             worker.completed += state == "completed"
             worker.failed += state == "failed"
         return ending_of(record, state, self._clock.time(), **fields)

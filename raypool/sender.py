@@ -52,6 +52,7 @@ class Sender:
         self._under_way: set[asyncio.Task[None]] = set()
         self._until_closed: set[asyncio.Task[None]] = set()
         self._progress = {worker.name: asyncio.Event() for worker in scheduler.roster}
+        self._moved = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._is_deaf = False
@@ -60,8 +61,10 @@ class Sender:
 
     def pump(self) -> None:
         """Send every worker what it has room for."""
-        for worker in self._scheduler.roster:
-            self._pump_worker(worker)
+        if self._is_closed:
+            return
+        for worker, records in self._scheduler.envelopes():
+            self.begin(self._send(worker, records))
         self._set_timer()
 
     def close(self) -> None:
@@ -100,11 +103,16 @@ class Sender:
         for record in records:
             if record.has_ended:
                 continue
+            copy = record.copy
             ending = self._scheduler.cancel(record)
             if ending is not None:
                 ended.append(Ended(record, ending))
-            if record.worker is not None and (ending is None or record.is_kept):
-                held.setdefault(record.worker, []).append(record.number)
+            others = [] if copy is None else [copy.worker]
+            if ending is None or record.is_kept:
+                others.append(record.worker)
+            for name in others:
+                if name is not None:
+                    held.setdefault(name, []).append(record.number)
         self.record(ended)
         self._tell_who_waits()
         for name, numbers in held.items():
@@ -137,10 +145,15 @@ class Sender:
         Each worker is asked once it has been sent the last of them, and answers when it
         has finished.
         """
-        workers = [w for w in self._scheduler.roster if self._has_work(w, number)]
-        while workers:
-            await asyncio.gather(*(self._finish_worker(worker, number) for worker in workers))
+        while True:
             workers = [w for w in self._scheduler.roster if self._has_work(w, number)]
+            if workers:
+                await asyncio.gather(*(self._finish_worker(worker, number) for worker in workers))
+            elif self._scheduler.has_unassigned_up_to(number):
+                self._moved.clear()
+                await self._moved.wait()
+            else:
+                return
 
     def begin(self, work: Coroutine[Any, Any, None], *, until_closed: bool = False) -> None:
         """Do something on the side; what it raises is a defect, and logged.
@@ -160,19 +173,13 @@ class Sender:
         while self._has_work(worker, number):
             progress.clear()
             link = self._links[worker.name]
-            first = worker.line.first_number()
-            is_sent = first is None or first > number
+            is_sent = not (
+                worker.line.has_up_to(number) or self._scheduler.has_unassigned_up_to(number)
+            )
             if is_sent and worker.held and not link.has_finished(worker.sent):
                 await _first_of(link.finished(worker.sent), progress.wait())
             else:
                 await progress.wait()
-
-    def _pump_worker(self, worker: WorkerRecord) -> None:
-        if self._is_closed:
-            return
-        records = self._scheduler.take(worker)
-        if records:
-            self.begin(self._send(worker, records))
 
     async def _send(self, worker: WorkerRecord, records: list[TaskRecord]) -> None:
         link = self._links[worker.name]
@@ -215,18 +222,16 @@ class Sender:
             settled = self._scheduler.settle(worker, outcome)
             if isinstance(settled, Decided):
                 ended.append(_ended(settled, outcome))
-            elif settled is not None:
+            elif isinstance(settled, Delayed):
                 self._tell_of_delay(worker, settled)
             if outcome.snapshot is not None:
                 snapshots[worker.name] = outcome.snapshot
         self.record(ended, snapshots)
         self._progress[worker.name].set()
-        if not worker.gate.is_wide_open:
+        self._moved.set()
+        if worker.halted is None:
             self.pump()  # what the worker has not used may be another's
-        elif worker.halted is None:
-            self._pump_worker(worker)
-            self._set_timer()
-        if worker.halted is not None:
+        else:
             self.settled(self._scheduler.halt(worker, worker.halted))
             if took_tasks and not self._is_closed:
                 self.begin(self._confirm_halt(worker), until_closed=True)
@@ -290,7 +295,7 @@ class Sender:
         ended = [self._scheduler.drop(worker, number) for number in dropped]
         self.record([Ended(*one) for one in ended if one is not None])
         self._tell_who_waits()
-        self._pump_worker(worker)
+        self.pump()
 
     async def _record(self, ended: list[Ended], snapshots: dict[str, str]) -> None:
         followed = await self._recorder.record(ended, snapshots)
@@ -338,6 +343,7 @@ class Sender:
 
     def _tell_who_waits(self) -> None:
         """Have every `finish_up_to` look again: a worker may have nothing left to do."""
+        self._moved.set()
         for progress in self._progress.values():
             progress.set()
 

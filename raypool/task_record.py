@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from raypool.messages import Assignment
@@ -11,6 +12,7 @@ from raypool.usage import Usage
 
 if TYPE_CHECKING:
     from raypool.capacity.gate import Reservation
+    from raypool.line import Line
 
 
 class TaskRecord:
@@ -23,20 +25,30 @@ class TaskRecord:
         cost_usd: what they cost; `None` when some price is not known.
         session_turns: how many tasks its session has behind it.
         streams: somebody wants its text as it is generated.
-        worker: the name of the worker it was given to, once it was.
+        worker: the name of the worker it was given to; `None` while it waits for any.
+        line: the line in which it waits, while it does.
         watchers: (client, ticket) of every future that waits for it.
+        is_accepted: the ledger has committed it.
         is_cancelled: its cancellation was asked for.
         is_paused: its worker keeps what it has come to, until there is room for more of it.
         has_ended: its end has been decided.
         reserved: what its worker's gate has set aside for its next exchange; `None` when
             nothing limits it.
+        original: the task that this is a copy of, to be run a second time beside it.
+        copy: the copy of it that another worker has.
+        loser: once it has ended, the name of the worker that runs it in vain.
     """
 
     __slots__ = (
+        "copy",
         "cost_usd",
         "has_ended",
+        "is_accepted",
         "is_cancelled",
         "is_paused",
+        "line",
+        "loser",
+        "original",
         "reserved",
         "session_turns",
         "streams",
@@ -56,20 +68,20 @@ class TaskRecord:
         self.streams = False
         self.worker: str | None = None
         self.watchers: list[tuple[str, int]] = []
+        self.line: Line | None = None
+        self.is_accepted = False
         self.is_cancelled = False
         self.is_paused = False
         self.has_ended = False
         self.reserved: Reservation | None = None
+        self.original: TaskRecord | None = None
+        self.copy: TaskRecord | None = None
+        self.loser: str | None = None
 
     @property
     def number(self) -> int:
         """The task's place in the order of acceptance."""
         return self.task.number
-
-    @property
-    def is_accepted(self) -> bool:
-        """Whether the ledger has committed it: it was given to a worker, or ended instead."""
-        return self.worker is not None or self.has_ended
 
     @property
     def is_kept(self) -> bool:
@@ -94,6 +106,15 @@ class TaskRecord:
             self.tries.may_wait,
             None if self.reserved is None else 1,
         )
+
+    def make_copy(self, worker: str) -> TaskRecord:
+        """The same task, for that worker to run beside the one that has it."""
+        copy = TaskRecord(self.task)
+        copy.tries = dataclasses.replace(self.tries)
+        copy.session_turns = self.session_turns
+        copy.worker, copy.is_accepted = worker, True
+        copy.original = self
+        return copy
 
     def spend(self, usage: Usage, cost_usd: float | None) -> None:
         """Add what an attempt has consumed."""

@@ -50,6 +50,8 @@ def _late(pool: str, timeout: float | None, unfinished: list[Unfinished]) -> Wai
 
 
 def _brief(unfinished: Unfinished) -> str:
+    if unfinished.worker is None:
+        return f"{unfinished.count} wait for a worker"
     text = f"{unfinished.worker!r} has {unfinished.count}"
     if unfinished.halted is None:
         return text

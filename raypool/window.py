@@ -43,6 +43,18 @@ class Window:
         room = self.concurrency + prefetch - held
         return room if room * 2 >= prefetch else 0
 
+    def late_prefetch(self, waiting: int, workers: int) -> int:
+        """The same of tasks that any of so many workers may have, while so many wait.
+
+        None when a turn takes much longer than a message, and none near the end: of what
+        waits, a worker takes half of an even part at most (factoring: Hummel, Schonberg and
+        Flynn, CACM 35(8), 1992).
+        """
+        prefetch = int(self._rate * PREFETCH_SECONDS)
+        if prefetch < self.concurrency:
+            return 0
+        return min(prefetch, self._most, waiting // (2 * workers))
+
     def ended(self, count: int, now: float) -> None:
         """Note that the worker has ended `count` tasks; `now` in monotonic seconds."""
         if self._since is None:

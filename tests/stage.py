@@ -45,9 +45,7 @@ class Stage:
             for number, role in enumerate(roles, start=1)
         ]
         roster, retries = Roster(self.workers), Retries(policy)
-        self.scheduler = Scheduler(
-            roster, RoundRobin(), retries, self.clock, concurrency=concurrency
-        )
+        self.scheduler = Scheduler(roster, RoundRobin(), retries, self.clock)
         self.a, self.b = self.workers[0], self.workers[-1]
         self.endings: dict[int, Ending] = {}
 

@@ -117,13 +117,3 @@ def test_next_notice_is_the_first_that_is_not_heard() -> None:
     worker.notices[4].is_heard = True
 
     assert worker.next_notice is worker.notices[5]
-
-
-def test_unfinished_tasks_are_those_in_line_held_and_waiting() -> None:
-    worker = roster(a="chemist")["a"]
-    worker.line.add(record(1))
-    worker.line.add(record(2))
-    worker.held[3] = record(3)
-    worker.waiting[4] = record(4)
-
-    assert worker.unfinished == 4

@@ -68,9 +68,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             for number, role in enumerate(ROLES, start=1)
         ]
         roster, retries = Roster(self.workers), Retries(POLICY)
-        self.scheduler = Scheduler(
-            roster, RoundRobin(), retries, self.clock, concurrency=concurrency
-        )
+        self.scheduler = Scheduler(roster, RoundRobin(), retries, self.clock)
         self.accept(count, role=None, session=None, pin=None)
 
     @rule(count=st.integers(1, 12), role=roles, session=sessions, pin=pins)

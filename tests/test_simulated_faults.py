@@ -78,7 +78,6 @@ class BadDay:
             RoundRobin(),
             Retries(POLICY),
             self._clock,
-            concurrency=concurrency,
         )
         self._processes = {worker.name: Process() for worker in self.workers}
         self._events: list[tuple[float, int, Event]] = []

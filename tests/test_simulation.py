@@ -52,7 +52,6 @@ class Simulation:
             RoundRobin(),
             Retries(POLICY),
             self._clock,
-            concurrency=concurrency,
         )
         self._running: list[tuple[float, int, WorkerRecord, TaskRecord]] = []
         self._mailboxes: dict[str, list[TaskRecord]] = {w.name: [] for w in self.workers}

@@ -82,7 +82,10 @@ def agent_that_holds_a_lock() -> type[Agent]:
         ),
         ({"size": 1, "concurrency": 2, "memory": "worker"}, r"concurrency must be 1 with memory"),
         ({"size": 1, "memory": "ever"}, r"memory must be 'task' or 'worker', got 'ever'"),
-        ({"size": 1, "routing": "nowhere"}, r"routing must be one of 'round_robin', .*, got 'nowhere'"),
+        (
+            {"size": 1, "routing": "nowhere"},
+            r"routing must be one of 'round_robin', .*, got 'nowhere'",
+        ),
         ({"size": 1, "turn_timeout": 0}, r"turn_timeout must be greater than 0, got 0"),
         ({"size": 1, "name": "a/b"}, r"name must match pattern .*, got 'a/b'"),
         ({"size": 1, "retry": 3}, r"retry must be .*RetryPolicy, got 3"),

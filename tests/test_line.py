@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypool.backlog import Line
+from raypool.line import Line
 from raypool.messages import Assignment
 from raypool.records import AcceptedTask
 from raypool.retries import Tries
@@ -60,7 +60,6 @@ def test_task_added_after_younger_ones_takes_the_place_of_its_number() -> None:
 
     line.add(record(2))
 
-    assert line.first_number() == 2
     assert numbers(line.clear()) == [2, 5, 6]
 
 
@@ -81,7 +80,7 @@ def test_ended_task_among_those_that_came_back_is_not_taken() -> None:
 
     end(line, records[1])
 
-    assert line.first_number() == 2
+    assert not line.has_up_to(1)
     assert numbers(line.clear()) == [2, 3]
 
 
@@ -98,7 +97,7 @@ def test_cleared_line_is_empty() -> None:
 
     assert numbers(line.clear()) == [1, 2]
     assert len(line) == 0
-    assert line.first_number() is None
+    assert line.first() is None
 
 
 def test_only_ended_tasks_are_discarded() -> None:
@@ -185,6 +184,8 @@ def test_any_history_leaves_the_line_in_the_order_of_numbers(
         elif action == "end" and waiting:
             end(line, waiting.pop(sorted(waiting)[chance % len(waiting)]))
         assert len(line) == len(waiting)
-        assert line.first_number() == min(waiting, default=None)
+        first = min(waiting, default=None)
+        assert line.has_up_to(step) == (first is not None)
+        assert first is None or not line.has_up_to(first - 1)
 
     assert numbers(line.clear()) == sorted(waiting)
