@@ -17,7 +17,7 @@ from raypool.backends import Backend, FunctionBackend, ScriptedBackend, Session
 from raypool.events import Event, ResultEvent, TextEvent
 from raypool.response import Response
 from raypool.task import Content
-from tests.turns.hosting import Gated, new_host, outcomes, post, running_host
+from tests.turns.hosting import Gated, new_host, outcomes, post, results, running_host
 from tests.turns.parts import START
 
 pytestmark = pytest.mark.timeout(30)
@@ -433,3 +433,37 @@ def test_host_stops_though_its_backend_cannot_be_closed(error: BaseException) ->
 
     with running_host(Stuck()) as host:
         assert outcomes(post(host, 1)) == {1: "1"}
+
+
+def test_recall_gives_back_what_has_not_started_and_lets_the_rest_run(gated: Gated) -> None:
+    gated.let(1)
+    with running_host(gated.backend) as host:
+        outcomes(post(host, 1))
+        envelope = post(host, 2, 3, 4)
+        gated.wait_started(2)
+
+        assert host.recall([1, 2, 3, 4, 9]) == [3, 4, 9]
+        gated.let(2, 5)
+        ended = results(envelope)
+        late = results(post(host, 9, 5))
+
+    assert {number: outcome.is_returned for number, outcome in ended.items()} == {
+        2: False,
+        3: True,
+        4: True,
+    }
+    assert ended[2].answer is not None
+    assert (late[9].is_returned, late[9].halt) == (True, None)
+    assert gated.started == [1, 2, 5]
+    assert gated.interrupted == []
+
+
+def test_recalled_task_may_come_again(gated: Gated) -> None:
+    with running_host(gated.backend) as host:
+        envelope = post(host, 1, 2)
+        gated.wait_started(1)
+        host.recall([2])
+        gated.let(1, 2)
+        outcomes(envelope)
+
+        assert outcomes(post(host, 2)) == {2: "2"}
