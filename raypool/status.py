@@ -72,8 +72,10 @@ class LimitStatus(msgspec.Struct, frozen=True, kw_only=True):
         requests_per_minute: requests of all pools that share the key.
         input_tokens_per_minute: tokens read.
         output_tokens_per_minute: tokens written.
-        used: how much of the tightest limit was used in the last minute, from 0 to 1; `None`
-            where nothing limits.
+        tokens_per_minute: both together.
+        used: which part of the tightest limit this pool has used in the last minute, 1 for all
+            of it; `None` where nothing limits.
+        tightest: the name of that limit.
         refused: how often the provider has refused a turn (429, 529) of this pool.
     """
 
@@ -82,7 +84,9 @@ class LimitStatus(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_minute: float | None = None
     input_tokens_per_minute: float | None = None
     output_tokens_per_minute: float | None = None
+    tokens_per_minute: float | None = None
     used: float | None = None
+    tightest: str | None = None
     refused: int = 0
 
 

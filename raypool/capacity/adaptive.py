@@ -25,7 +25,7 @@ DOUBLING_SECONDS = 6.0
 class Adaptive:
     """Sends faster while the answers are clean, and slower once for each burst of refusals.
 
-    It begins at `FIRST_RATE` and doubles within the time of a turn, as long as it is what holds
+    It begins at `first_rate` and doubles within the time of a turn, as long as it is what holds
     the sending back. From the first refusal on it knows a ceiling: the provider's bucket was
     empty then, and is empty at the next refusal, so what was accepted between the two is what the
     provider allows. It sends just below that, then at it, then probes past it, ever faster.
@@ -35,19 +35,22 @@ class Adaptive:
         epoch: how many bursts of refusals there were.
     """
 
-    def __init__(self) -> None:
-        self.rate = FIRST_RATE
+    def __init__(self, first_rate: float = FIRST_RATE) -> None:
+        self.rate = first_rate
         self.epoch = 0
         self._ceiling: float | None = None
         self._doubt = UNSURE
-        self._held_back = 0.0
+        self._held_back = self._progress = 0.0
         self._since = 0.0
         self._accepted_then = 0.0
+        self._seconds = self._count = self._highest = 0.0
+        self._is_measured = False
 
     def grow(self, seconds: float, answered: int, mean_seconds: float) -> None:
         """For so many seconds nothing but this rate has held the sending back."""
         if self._ceiling is not None:
             self._held_back += seconds
+            self._progress += seconds * min(1.0, self.rate / FIRST_RATE)
             self.rate = self._ceiling * self._factor()
         elif answered:
             self.rate += answered * math.log(2) / max(mean_seconds, SHORTEST_TURN)
@@ -60,27 +63,44 @@ class Adaptive:
         `accepted` are the requests that were not refused, since the beginning; `recent` is how
         many there were in a second, lately.
         """
-        rate = min(self.rate, max(recent, LOWEST_RATE))
-        seconds, count = now - self._since, accepted - self._accepted_then
-        knows = self._ceiling is not None
-        if (
-            knows
-            and count >= ENOUGH_ACCEPTED
-            and self._held_back >= 0.5 * (seconds - PAUSE_SECONDS)
-        ):
-            self._ceiling = min(count / seconds, rate)
+        rate = max(min(self.rate, recent), LOWEST_RATE)
+        self._seconds, self._count = now - self._since, accepted - self._accepted_then
+        self._is_measured = (
+            self._ceiling is not None
+            and self._count >= ENOUGH_ACCEPTED
+            and self._held_back >= 0.5 * (self._seconds - PAUSE_SECONDS) - 0.1
+        )
+        self._highest = rate if self._is_measured else rate * self._lowering
+        self.epoch += 1
+        self._since, self._accepted_then = now, accepted
+        self._held_back = self._progress = 0.0
+        self._set_ceiling()
+
+    def refuse_more(self, count: int) -> None:
+        """So many more were refused of those that were sent before the burst was known."""
+        self._accepted_then -= count
+        if self._ceiling is not None:
+            self._count -= count
+            self._set_ceiling()
+
+    @property
+    def _lowering(self) -> float:
+        return HALVED if self._ceiling is None else LOWERED
+
+    def _set_ceiling(self) -> None:
+        if self._is_measured:
+            count = max(self._count, 1.0)
+            self._ceiling = max(min(count / self._seconds, self._highest), LOWEST_RATE)
             self._doubt = min(max(1.5 / count, SURE), UNSURE)
         else:
-            self._ceiling = max(rate * (LOWERED if knows else HALVED), LOWEST_RATE)
+            self._ceiling = max(self._highest, LOWEST_RATE)
             self._doubt = UNSURE
-        self.epoch += 1
-        self._since, self._accepted_then, self._held_back = now, accepted, 0.0
         self.rate = self._ceiling * self._factor()
 
     def _factor(self) -> float:
         """How far from the ceiling the rate is, by how long it has held the sending back."""
         below = self._doubt + 0.02
-        if self._held_back < RECOVERY_SECONDS:
-            return 1 - below * (1 - self._held_back / RECOVERY_SECONDS)
-        probing = self._held_back - RECOVERY_SECONDS
+        if self._progress < RECOVERY_SECONDS:
+            return 1 - below * (1 - self._progress / RECOVERY_SECONDS)
+        probing = self._progress - RECOVERY_SECONDS
         return 1 + self._doubt * (math.exp2(min(probing / DOUBLING_SECONDS, 50.0)) - 1)

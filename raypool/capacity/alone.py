@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 from raypool.capacity.governing import Governing
 from raypool.capacity.share import Share
 from raypool.clock import Clock
 from raypool.config import RateLimit
 
 
-def alone(clock: Clock, rate_limit: RateLimit | None = None) -> Share:
+class LoneShare(Share):
     """A share that has all that its own limit and the provider allow.
 
-    For a backend whose limits no other pool shares; it needs no actor.
+    For a backend whose limits no other pool shares; it needs no actor. Nobody is known to limit
+    such a backend: nothing is held back before the first refusal.
     """
-    share = Share(clock, rate_limit)
-    governing = Governing(clock)
 
-    def renew() -> None:
-        share.renew(governing.renew("alone", share.report()))
+    def __init__(self, clock: Clock, rate_limit: RateLimit | None = None) -> None:
+        super().__init__(clock, rate_limit, urge=self._renew_now)
+        self._governing = Governing(clock, first_rate=math.inf)
+        self._renew_now()
 
-    share.urge = renew
-    return share
+    @property
+    def is_limiting(self) -> bool:
+        if not self.renews_in:
+            self._renew_now()
+        return super().is_limiting
+
+    def _renew_now(self) -> None:
+        self.renew(self._governing.renew("alone", self.report()))

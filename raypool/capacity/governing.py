@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from raypool.capacity.adaptive import PAUSE_SECONDS, Adaptive
+from raypool.capacity.adaptive import FIRST_RATE, PAUSE_SECONDS, Adaptive
 from raypool.capacity.allocation import fair_parts
 from raypool.capacity.buckets import UNLIMITED, Bucket, Rates
 from raypool.capacity.leases import Lease, Report
 from raypool.clock import Clock
 
+TOK = 1.0
 LEASE_SECONDS = 5.0
 """How long a share goes on without its governor, and what it held is kept for it."""
 
@@ -88,9 +89,11 @@ class Governing:
         news: grows when leases should be renewed before they are due.
     """
 
-    def __init__(self, clock: Clock, *, is_replacement: bool = False) -> None:
+    def __init__(
+        self, clock: Clock, *, is_replacement: bool = False, first_rate: float = FIRST_RATE
+    ) -> None:
         self._clock = clock
-        self._adaptive = Adaptive()
+        self._adaptive = Adaptive(first_rate)
         self._users: dict[str, _User] = {}
         now = clock.monotonic()
         self._reserve: list[Bucket | None] = [None for _ in _KINDS]
@@ -99,6 +102,8 @@ class Governing:
         self._closed_until = -math.inf
         self._settled_at = now + LEASE_SECONDS if is_replacement else now
         self._accepted = 0.0
+        self._sums = [0.0, 0.0]
+        self._mean_tokens = 0.0
         self.news = 0
 
     @property
@@ -115,7 +120,10 @@ class Governing:
         if any(report.is_adaptive for report in reports):
             told = Rates(*(one * TOLD_PART for one in self._told))
             is_found = self._adaptive.epoch > 0 or told.requests == math.inf
-            adaptive = _least([told, Rates(self._adaptive.rate) if is_found else UNLIMITED])
+            found = Rates(self._adaptive.rate) if is_found else UNLIMITED
+            if self._adaptive.epoch and TOK:
+                found = found._replace(tokens=found.requests * self._mean_tokens * TOK)
+            adaptive = _least([told, found])
         return _least([adaptive, *(report.limit for report in reports)])
 
     def renew(self, name: str, report: Report) -> Lease:
@@ -151,11 +159,22 @@ class Governing:
         seconds = now - user.seen_at
         accepted = (report.sent.requests - report.refused) - (before.sent.requests - before.refused)
         self._accepted += accepted
+        self._sums = [
+            one * 0.5 ** (max(0, accepted) / 50) + new - old
+            for one, new, old in zip(
+                self._sums, report.sent[::3], before.sent[::3], strict=True
+            )
+        ]
+        self._sums[0] -= report.refused - before.refused
+        self._mean_tokens = max(self._sums[1],0.0) / max(self._sums[0], 1.0)
         answered = report.answered - before.answered
         user.hear(report, now)
         self._note_closing(report, now)
-        if report.refused > before.refused and report.refused_epoch >= self._adaptive.epoch:
+        refused = report.refused - before.refused
+        if refused and report.refused_epoch >= self._adaptive.epoch:
             self._slow_down(now)
+        elif refused:
+            self._adaptive.refuse_more(refused)
         elif report.is_short[0] and seconds > 0:
             self._speed_up(user, seconds, answered, report.seconds - before.seconds)
 
@@ -237,8 +256,7 @@ class Governing:
             if self._reserve[kind] is None and limit[kind] < math.inf:
                 reserve = Bucket(limit[kind], now, size=_size(kind, limit[kind]))
                 self._reserve[kind] = reserve
-                if self._is_replacement:
-                    reserve.drain(now)
+                reserve.level = 0.0 if self._is_replacement else max(1.0, reserve.level / 2)
 
     def _credit(self, kind: int, user: _User, now: float) -> float:
         """What a share's bucket has room for, as far as the reserve has it."""

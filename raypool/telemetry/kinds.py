@@ -29,6 +29,8 @@ EventName: TypeAlias = Literal[
     "conversation.shortened",
     "limit.refused",
     "limit.spent",
+    "breaker.opened",
+    "breaker.closed",
     "scale.up",
     "scale.down",
     "telemetry.dropped",
@@ -182,6 +184,11 @@ EVENTS: dict[EventName, EventKind] = {
     "limit.spent": EventKind(
         "The pool's budget is spent; it sends nothing more.", ("budget", "cost_usd")
     ),
+    "breaker.opened": EventKind(
+        "The pool sends nothing more but a probe now and then: no request succeeds any more.",
+        ("error_type",),
+    ),
+    "breaker.closed": EventKind("A request has succeeded, or somebody says so: sending goes on."),
     "scale.up": EventKind("The pool grows.", ("workers", "added", "reason")),
     "scale.down": EventKind("The pool shrinks.", ("workers", "removed", "reason")),
     "telemetry.dropped": EventKind(
