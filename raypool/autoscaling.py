@@ -20,11 +20,13 @@ class Load(NamedTuple):
         size: the workers there are and those that are coming, without those that leave.
         tasks: tasks that run or wait for a worker.
         concurrency: how many turns each worker runs at once.
+        blocked: why nothing at all is sent; `None` while something is.
     """
 
     size: int
     tasks: int
     concurrency: int = 1
+    blocked: str | None = None
 
 
 class Feed(Protocol):
@@ -85,7 +87,7 @@ class Autoscaler:
         most = max(least, min(self._clamped(load.tasks / load.concurrency), SPARE * fed))
         self._least.add(least)
         self._most.add(most)
-        held_back = _held_back(fed, asked) if fed < asked and load.size >= least else None
+        held_back = _held_back(load, fed, asked) if fed < asked and load.size >= least else None
         return Wanted(self._size(load, least), held_back)
 
     def _size(self, load: Load, least: int) -> int:
@@ -138,14 +140,16 @@ class _Window:
 
 def _workers_fed(feed: Feed | None, load: Load) -> float:
     """How many workers a rate limit keeps busy, at least one; those there are until it is known."""
-    if feed is None or math.isinf(feed.turns_per_second):
+    if load.blocked is None and (feed is None or math.isinf(feed.turns_per_second)):
         return math.inf
-    if feed.mean_turn_seconds is None:
+    if load.blocked is not None or feed is None or feed.mean_turn_seconds is None:
         return max(1, load.size)
     at_once = feed.turns_per_second * feed.mean_turn_seconds
     return max(1, math.ceil(at_once / load.concurrency))
 
 
-def _held_back(fed: float, asked: int) -> str:
+def _held_back(load: Load, fed: float, asked: int) -> str:
+    if load.blocked is not None:
+        return f"what waits would ask for {asked} workers, but {load.blocked}"
     workers = "1 worker" if fed == 1 else f"{fed:g} workers"
     return f"the rate limit feeds {workers}; what waits would ask for {asked}"

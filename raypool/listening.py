@@ -26,6 +26,14 @@ class Listening:
         if self._is_watched:
             self._begin(name)
 
+    async def leave(self, name: str) -> None:
+        """Hear the last of a worker that has ended, and listen to it no more."""
+        hearing = self._hearing.pop(name, None)
+        self._telling.pop(name, None)
+        if hearing is not None:
+            await asyncio.wait([hearing], timeout=SETTLE_SECONDS)
+            hearing.cancel()
+
     async def settle(self) -> None:
         """Return when every worker knows whether it is watched; one that is deaf is left out."""
         if self._telling:

@@ -20,10 +20,10 @@ from raypool.endings import ending_of, of_answer, of_death, of_failure, of_skip
 from raypool.line import Rank
 from raypool.messages import Answer, Failure, Notice, Outcome
 from raypool.placing import Placing
-from raypool.rivals import Rivals
 from raypool.ready import Ready
 from raypool.records import Ending, EndState, StoredCause
 from raypool.retries import Retries
+from raypool.rivals import Rivals
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import Routing
 from raypool.sessions import Sessions
@@ -279,6 +279,18 @@ class Scheduler:
         worker.is_leaving = True
         return self._redistribute([worker])
 
+    def take_back(self, worker: WorkerRecord, numbers: Iterable[int]) -> list[Decided]:
+        """Others get these tasks, which `worker` holds and has promised not to start."""
+        halted = worker.halted
+        for number in numbers:
+            self.settle(worker, Outcome(number, is_returned=True))
+        worker.halted = halted
+        return self._redistribute([worker])
+
+    def waiting_for(self, role: str | None) -> int:
+        """How many tasks of that role no worker has been given, and any could have now."""
+        return next((len(line) for one, line in self._backlog if one == role), 0)
+
     def remove(self, worker: WorkerRecord) -> list[Decided]:
         """Forget a worker that has nothing left, or is lost for good."""
         self.roster.remove(worker)
@@ -384,7 +396,8 @@ class Scheduler:
         return self._backlog.has_up_to(number) or any(one <= number for one in self._standing_by)
 
     def _note_halt(self, worker: WorkerRecord, outcome: Outcome) -> None:
-        tells_of_halt = outcome.halt is not None or outcome.is_returned
+        is_handed_back = outcome.is_returned and outcome.number in worker.held
+        tells_of_halt = outcome.halt is not None or is_handed_back
         if not worker.is_resumed_early and worker.is_healthy and tells_of_halt:
             worker.halted = outcome.halt or worker.halted or HANDS_BACK
         elif outcome.halt is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -51,7 +52,7 @@ class Sender:
         self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
         self._until_closed: set[asyncio.Task[None]] = set()
-        self._progress = {worker.name: asyncio.Event() for worker in scheduler.roster}
+        self._progress: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._moved = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -155,6 +156,25 @@ class Sender:
             else:
                 return
 
+    async def recall(self, worker: WorkerRecord) -> None:
+        """Have others get what `worker` was sent and has not started."""
+        link, held = self._links[worker.name], list(worker.held)
+        if not held:
+            return
+        try:
+            recalled = await link.recall(held)
+        except WorkerGone as error:
+            self._lose(worker, link, error)
+            return
+        self.settled(self._scheduler.take_back(worker, recalled))
+
+    async def finish(self, worker: WorkerRecord) -> None:
+        """Return when `worker` has nothing left to do, or is dead."""
+        progress = self._progress[worker.name]
+        while worker.is_healthy and not worker.is_empty:
+            progress.clear()
+            await progress.wait()
+
     def begin(self, work: Coroutine[Any, Any, None], *, until_closed: bool = False) -> None:
         """Do something on the side; what it raises is a defect, and logged.
 
@@ -186,7 +206,7 @@ class Sender:
         assignments = [record.assignment() for record in records]
         try:
             async for batch in link.send(assignments):
-                if link is not self._links[worker.name]:
+                if link is not self._links.get(worker.name):
                     return
                 if batch.pieces:
                     self._hand_on(worker, batch.pieces)
@@ -238,10 +258,12 @@ class Sender:
 
     async def _confirm_halt(self, worker: WorkerRecord) -> None:
         """Ask the worker why it has halted, or whether it was resumed since it said so."""
-        link, report = self._links[worker.name], None
+        link, report = self._links.get(worker.name), None
+        if link is None:
+            return
         while report is None:
             report = await link.status()
-            is_same = link is self._links[worker.name] and worker.is_healthy
+            is_same = link is self._links.get(worker.name) and worker.is_healthy
             if worker.halted is None or not is_same:
                 return
             if report is None:
@@ -258,7 +280,7 @@ class Sender:
                 self._desks.put_text(client, ticket, piece.text)
 
     def _lose(self, worker: WorkerRecord, link: WorkerLink, error: BaseException) -> None:
-        if self._is_deaf or not worker.is_healthy or link is not self._links[worker.name]:
+        if self._is_deaf or not worker.is_healthy or link is not self._links.get(worker.name):
             return
         link.kill()
         why = f"worker {worker.name!r} died: {error}"
@@ -282,11 +304,18 @@ class Sender:
         self.settled(decided)
 
     def _may_come_back(self, worker: WorkerRecord) -> bool:
-        """Begin to replace a dead worker; one of a pool that stops is left to a later start."""
+        """Begin to replace a dead worker, unless its place is given up.
+
+        One of a pool that stops is left to a later start.
+        """
+        if worker.is_leaving:
+            return False
         return self._is_closed or (self.replace is not None and self.replace(worker))
 
     async def _cancel_held(self, name: str, numbers: list[int]) -> None:
-        worker, link = self._scheduler.roster[name], self._links[name]
+        worker, link = self._scheduler.roster.get(name), self._links.get(name)
+        if worker is None or link is None:
+            return  # it is gone, and others have what it had
         try:
             dropped = await link.cancel(numbers)
         except WorkerGone as error:
