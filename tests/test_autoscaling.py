@@ -299,4 +299,4 @@ def test_hours_of_random_load_changes_the_size_seldom() -> None:
     ups = sum(after > before for _, before, after in role.changes)
 
     assert 1 <= role.size <= 50
-    assert ups < hours * 6
+    assert ups < hours * 12
