@@ -18,6 +18,9 @@ LOWERED = 0.85
 ENOUGH_ACCEPTED = 5
 SURE = 0.005
 UNSURE = 0.25
+USUAL_OVERSHOOT = 1.15
+BELOW = 0.02
+UNSURE_FULL_SPEED = 2.0
 RECOVERY_SECONDS = 8.0
 DOUBLING_SECONDS = 6.0
 
@@ -50,7 +53,7 @@ class Adaptive:
         """For so many seconds nothing but this rate has held the sending back."""
         if self._ceiling is not None:
             self._held_back += seconds
-            self._progress += seconds * min(1.0, self.rate / FIRST_RATE)
+            self._progress += seconds * min(1.0, self.rate / self._full_speed)
             self.rate = self._ceiling * self._factor()
         elif answered:
             self.rate += answered * math.log(2) / max(mean_seconds, SHORTEST_TURN)
@@ -91,16 +94,25 @@ class Adaptive:
         if self._is_measured:
             count = max(self._count, 1.0)
             self._ceiling = max(min(count / self._seconds, self._highest), LOWEST_RATE)
-            self._doubt = min(max(1.5 / count, SURE), UNSURE)
+            gap = self._highest / self._ceiling - USUAL_OVERSHOOT
+            self._doubt = min(max(1.5 / count, gap / 2, SURE), UNSURE)
         else:
             self._ceiling = max(self._highest, LOWEST_RATE)
             self._doubt = UNSURE
         self.rate = self._ceiling * self._factor()
 
+    @property
+    def _full_speed(self) -> float:
+        """The rate from which on probing goes by time; below, it goes by requests.
+
+        A burst of refusals must come after many answers, where the ceiling is known.
+        """
+        return FIRST_RATE if self._doubt < UNSURE else UNSURE_FULL_SPEED
+
     def _factor(self) -> float:
         """How far from the ceiling the rate is, by how long it has held the sending back."""
-        below = self._doubt + 0.02
-        if self._progress < RECOVERY_SECONDS:
-            return 1 - below * (1 - self._progress / RECOVERY_SECONDS)
-        probing = self._progress - RECOVERY_SECONDS
-        return 1 + self._doubt * (math.exp2(min(probing / DOUBLING_SECONDS, 50.0)) - 1)
+        recovery = RECOVERY_SECONDS * (1 - self._doubt / UNSURE)
+        if self._progress < recovery:
+            return 1 - (self._doubt + BELOW) * (1 - self._progress / recovery)
+        doublings = (self._progress - recovery) / DOUBLING_SECONDS
+        return 1 + self._doubt * (math.exp2(min(doublings, 50.0)) - 1)

@@ -11,7 +11,6 @@ from raypool.capacity.buckets import UNLIMITED, Bucket, Rates
 from raypool.capacity.leases import Lease, Report
 from raypool.clock import Clock
 
-TOK = 1.0
 LEASE_SECONDS = 5.0
 """How long a share goes on without its governor, and what it held is kept for it."""
 
@@ -102,8 +101,6 @@ class Governing:
         self._closed_until = -math.inf
         self._settled_at = now + LEASE_SECONDS if is_replacement else now
         self._accepted = 0.0
-        self._sums = [0.0, 0.0]
-        self._mean_tokens = 0.0
         self.news = 0
 
     @property
@@ -121,8 +118,6 @@ class Governing:
             told = Rates(*(one * TOLD_PART for one in self._told))
             is_found = self._adaptive.epoch > 0 or told.requests == math.inf
             found = Rates(self._adaptive.rate) if is_found else UNLIMITED
-            if self._adaptive.epoch and TOK:
-                found = found._replace(tokens=found.requests * self._mean_tokens * TOK)
             adaptive = _least([told, found])
         return _least([adaptive, *(report.limit for report in reports)])
 
@@ -159,24 +154,16 @@ class Governing:
         seconds = now - user.seen_at
         accepted = (report.sent.requests - report.refused) - (before.sent.requests - before.refused)
         self._accepted += accepted
-        self._sums = [
-            one * 0.5 ** (max(0, accepted) / 50) + new - old
-            for one, new, old in zip(
-                self._sums, report.sent[::3], before.sent[::3], strict=True
-            )
-        ]
-        self._sums[0] -= report.refused - before.refused
-        self._mean_tokens = max(self._sums[1],0.0) / max(self._sums[0], 1.0)
         answered = report.answered - before.answered
         user.hear(report, now)
         self._note_closing(report, now)
+        if report.is_short[0] and seconds > 0:
+            self._speed_up(seconds, answered, report.seconds - before.seconds)
         refused = report.refused - before.refused
         if refused and report.refused_epoch >= self._adaptive.epoch:
             self._slow_down(now)
         elif refused:
             self._adaptive.refuse_more(refused)
-        elif report.is_short[0] and seconds > 0:
-            self._speed_up(user, seconds, answered, report.seconds - before.seconds)
 
     def _note_closing(self, report: Report, now: float) -> None:
         until = now + report.closed_for
@@ -194,7 +181,7 @@ class Governing:
                 bucket.drain(now)
         self.news += 1
 
-    def _speed_up(self, user: _User, seconds: float, answered: int, took: float) -> None:
+    def _speed_up(self, seconds: float, answered: int, took: float) -> None:
         if self._adaptive.rate > self.limit.requests:
             return
         shorts = sum(one.report.is_short[0] for one in self._users.values())

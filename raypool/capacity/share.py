@@ -187,7 +187,7 @@ class Share:
                 bucket.drain(now)
         self._limiting = [bucket for bucket in self._buckets if bucket.rate < math.inf]
         if lease.closed_for > 0:
-            self._close_until(now + lease.closed_for)
+            self._close_until(now + lease.closed_for, now)
 
     @property
     def renews_in(self) -> float:
@@ -246,7 +246,7 @@ class Share:
         self._refused_epoch = max(self._refused_epoch, sent_in)
         if retry_after is not None:
             is_news |= now + retry_after > self._closed_until
-            self._close_until(now + retry_after)
+            self._close_until(now + retry_after, now)
         if is_news:
             self._urged_at = -math.inf
             self._urge(now)
@@ -265,12 +265,15 @@ class Share:
         is_news = told != self._told or until > max(now, self._closed_until)
         self._told = told
         if until > now:
-            self._close_until(until)
+            self._close_until(until, now)
         if is_news:
             self._urge(now)
 
-    def _close_until(self, until: float) -> None:
+    def _close_until(self, until: float, now: float) -> None:
+        """Send nothing before then, and no burst after it: the buckets do not fill meanwhile."""
         self._closed_until = max(self._closed_until, until)
+        for bucket in self._limiting:
+            bucket.pause(self._closed_until, now)
 
     def _urge(self, now: float) -> bool:
         """Have the lease renewed, unless that was urged just now; whether it was not."""
