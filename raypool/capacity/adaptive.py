@@ -49,6 +49,13 @@ class Adaptive:
         self._seconds = self._count = self._highest = 0.0
         self._is_measured = False
 
+    def adopt(self, epoch: int, rate: float) -> None:
+        """Go on with what another has found, if it has found out more."""
+        if epoch > self.epoch and rate < math.inf:
+            self.epoch = epoch
+            self._ceiling = self.rate = rate
+            self._doubt = UNSURE / 4
+
     def grow(self, seconds: float, answered: int, mean_seconds: float) -> None:
         """For so many seconds nothing but this rate has held the sending back."""
         if self._ceiling is not None:

@@ -19,6 +19,7 @@ TOLD_PART = 0.98
 """How much of what a provider says that it allows is used: its clock is not ours."""
 
 SOON_SECONDS = 0.05
+NEWS_SECONDS = 0.01
 SPARE = 1.3
 """A share that is not short is given more than it uses, so that it is not short soon."""
 
@@ -85,7 +86,7 @@ class Governing:
     less than a request a second for each share, single requests are handed around.
 
     Attributes:
-        news: grows when leases should be renewed before they are due.
+        called: the shares that should renew their leases before these are due.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Governing:
         self._closed_until = -math.inf
         self._settled_at = now + LEASE_SECONDS if is_replacement else now
         self._accepted = 0.0
-        self.news = 0
+        self.called: set[str] = set()
 
     @property
     def users(self) -> int:
@@ -128,6 +129,8 @@ class Governing:
         user = self._users.get(name)
         if user is None:
             user = self._users[name] = _User(report, now)
+            self._adaptive.adopt(report.epoch, report.found)
+        self.called.discard(name)
         self._learn(user, report, now)
         return self._grant(user, now)
 
@@ -144,7 +147,7 @@ class Governing:
         user.is_present = False
         user.expires_at = now + max(0.0, *owed)
         self._forget_the_lost(now)
-        self.news += 1
+        self._call(user)
 
     # What reports tell
 
@@ -156,22 +159,23 @@ class Governing:
         self._accepted += accepted
         answered = report.answered - before.answered
         user.hear(report, now)
-        self._note_closing(report, now)
+        self._note_closing(user, now)
         if report.is_short[0] and seconds > 0:
             self._speed_up(seconds, answered, report.seconds - before.seconds)
         refused = report.refused - before.refused
         if refused and report.refused_epoch >= self._adaptive.epoch:
-            self._slow_down(now)
+            self._slow_down(user, now)
         elif refused:
             self._adaptive.refuse_more(refused)
 
-    def _note_closing(self, report: Report, now: float) -> None:
-        until = now + report.closed_for
-        if report.closed_for > 0 and until > self._closed_until + 0.01:
-            self.news += 1
-        self._closed_until = max(self._closed_until, until if report.closed_for else -math.inf)
+    def _note_closing(self, user: _User, now: float) -> None:
+        seconds = user.report.closed_for
+        until = now + seconds if seconds else -math.inf
+        if until > self._closed_until + NEWS_SECONDS:
+            self._call(user)
+        self._closed_until = max(self._closed_until, until)
 
-    def _slow_down(self, now: float) -> None:
+    def _slow_down(self, user: _User, now: float) -> None:
         recent = sum(user.usage(0) for user in self._users.values())
         self._adaptive.refuse(now, self._accepted, recent)
         if now >= self._closed_until:
@@ -179,7 +183,7 @@ class Governing:
         for bucket in self._reserve:
             if bucket is not None:
                 bucket.drain(now)
-        self.news += 1
+        self._call(user)
 
     def _speed_up(self, seconds: float, answered: int, took: float) -> None:
         if self._adaptive.rate > self.limit.requests:
@@ -187,10 +191,24 @@ class Governing:
         shorts = sum(one.report.is_short[0] for one in self._users.values())
         self._adaptive.grow(seconds / shorts, answered, took / answered if answered else 0.0)
 
+    def _call(self, but: _User) -> None:
+        self.called.update(name for name, user in self._users.items() if user is not but)
+
+    def _call_those_with_more(self, but: _User, limit: Rates) -> None:
+        """Have those give back early who hold more than their fair part."""
+        for name, user in self._users.items():
+            if user is not but and any(
+                user.rates[kind] > 1.05 * self._fair_part(kind, limit[kind], user)
+                for kind in _KINDS
+                if limit[kind] < math.inf and user.is_present
+            ):
+                self.called.add(name)
+
     def _forget_the_lost(self, now: float) -> None:
         for name, user in list(self._users.items()):
             if now >= user.expires_at:
                 del self._users[name]
+                self.called.discard(name)
 
     # What leases give
 
@@ -200,7 +218,7 @@ class Governing:
         rates = Rates(*(self._part(kind, fair[kind], limit[kind], user, now) for kind in _KINDS))
         is_deprived = any(rates[kind] < 0.95 * fair[kind] for kind in _KINDS)
         user.request_size = max(1.0, rates.requests)
-        if rates.requests < 1 and self._others(0, user):
+        if rates.requests < 1 and len(self._users) > 1:
             rates, user.request_size = rates._replace(requests=0.0), 0.0
         user.rates = rates
         self._open_reserve(limit, now)
@@ -210,7 +228,7 @@ class Governing:
         self._fit_reserve(limit, now)
         user.expires_at = now + LEASE_SECONDS
         if is_deprived:
-            self.news += 1
+            self._call_those_with_more(user, limit)
         return Lease(
             epoch=self._adaptive.epoch,
             rates=rates,
@@ -220,6 +238,7 @@ class Governing:
             renew_in=self._renew_in(user, is_deprived=is_deprived),
             closed_for=max(0.0, self._closed_until - now),
             limit=limit,
+            found=self._adaptive.rate,
         )
 
     def _fair_part(self, kind: int, limit: float, user: _User) -> float:

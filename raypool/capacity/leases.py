@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from raypool.capacity.buckets import NOTHING, UNLIMITED, Rates
@@ -26,6 +28,8 @@ class Report(msgspec.Struct, frozen=True):
         answered: how many exchanges were answered.
         seconds: how long these took together.
         closed_for: for how many seconds the provider wants nothing sent.
+        epoch: that of its latest lease.
+        found: what was found then of the provider's limit.
     """
 
     limit: Rates = UNLIMITED
@@ -40,6 +44,8 @@ class Report(msgspec.Struct, frozen=True):
     answered: int = 0
     seconds: float = 0.0
     closed_for: float = 0.0
+    epoch: int = 0
+    found: float = math.inf
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -54,6 +60,7 @@ class Lease(msgspec.Struct, frozen=True):
         renew_in: after how many seconds to ask again.
         closed_for: for how many seconds nothing may be sent.
         limit: what all shares together may send in a second.
+        found: how many requests of it are what refusals have shown; infinite while none has.
     """
 
     epoch: int
@@ -64,3 +71,4 @@ class Lease(msgspec.Struct, frozen=True):
     renew_in: float
     closed_for: float
     limit: Rates
+    found: float

@@ -42,6 +42,9 @@ class ShareStatus(NamedTuple):
         refused: how many exchanges the provider has refused.
         closed_for: for how many seconds nothing may be sent.
         has_lease: its governor has answered lately.
+        is_short: more would have been sent since the last lease, had there been more.
+        answered: how many exchanges were answered.
+        seconds: how long these took together.
     """
 
     limit: Rates
@@ -50,6 +53,9 @@ class ShareStatus(NamedTuple):
     refused: int
     closed_for: float
     has_lease: bool
+    is_short: bool
+    answered: int
+    seconds: float
 
 
 class Share:
@@ -169,6 +175,8 @@ class Share:
             answered=self._answered,
             seconds=self._seconds,
             closed_for=max(0.0, self._closed_until - now),
+            epoch=self._lease.epoch if self._lease is not None else 0,
+            found=self._lease.found if self._lease is not None else math.inf,
         )
 
     def renew(self, lease: Lease) -> None:
@@ -205,6 +213,9 @@ class Share:
             refused=self._refused,
             closed_for=max(0.0, self._closed_until - now),
             has_lease=now < self._expires_at,
+            is_short=bool(self._short),
+            answered=self._answered,
+            seconds=self._seconds,
         )
 
     # Steps
