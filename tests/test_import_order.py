@@ -17,7 +17,7 @@ LAYERS = [
     # Words
     "errors clock usage status stream watchdog window barrier config text_stream provider_limits",
     "sqlite_schema sqlite_statements autoscaling naming unicode threads",
-    "task events prices file_hold telemetry schemas json_text",
+    "quantiles task events prices file_hold telemetry schemas json_text",
     "response signatures",
     "agent",
     # What users extend or hold, and where tasks are kept
@@ -39,7 +39,7 @@ LAYERS = [
     "chain_run",
     "turns",
     "host",
-    "endings rivals ready copies",
+    "endings rivals ready copies hedging",
     "dealing placing",
     "scheduler",
     "recorder",
