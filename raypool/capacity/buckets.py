@@ -132,9 +132,9 @@ class Bucket:
         self.level = min(self.fill(now), 0.0)
 
     def pause(self, until: float, now: float) -> None:
-        """Let nothing in before that time."""
+        """Let nothing in before that time, whatever an earlier pause was to be."""
         self.fill(now)
-        self.filled_at = max(self.filled_at, until)
+        self.filled_at = max(now, until)
 
     def _note_room(self, number: float, now: float) -> None:
         room = self.size - self.fill(now)

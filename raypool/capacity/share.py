@@ -281,10 +281,12 @@ class Share:
             self._urge(now)
 
     def _close_until(self, until: float, now: float) -> None:
-        """Send nothing before then, and no burst after it: the buckets do not fill meanwhile."""
+        """Send nothing before then, one request at that time, and no burst after it."""
         self._closed_until = max(self._closed_until, until)
+        rate = self._buckets[0].rate
+        filling = max(now, self._closed_until - (1 / rate if rate else 0.0))
         for bucket in self._limiting:
-            bucket.pause(self._closed_until, now)
+            bucket.pause(filling, now)
 
     def _urge(self, now: float) -> bool:
         """Have the lease renewed, unless that was urged just now; whether it was not."""
