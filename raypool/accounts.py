@@ -19,14 +19,19 @@ class Level:
 
     Attributes:
         urgency: the lower, the sooner.
-        now: the virtual time: where the task began that was taken last.
+        now: the virtual time: where the task began that was taken last, or, once none wait,
+            where the last of them ended.
+        end: where the last of the tasks that were taken ended.
+        waiting: how many tasks wait.
     """
 
-    __slots__ = ("now", "urgency")
+    __slots__ = ("end", "now", "urgency", "waiting")
 
     def __init__(self, urgency: int) -> None:
         self.urgency = urgency
         self.now = 0.0
+        self.end = 0.0
+        self.waiting = 0
 
 
 class Account:
@@ -52,17 +57,26 @@ class Account:
         if not self.waiting and self.start < self.level.now:
             self.start = self.level.now
         self.waiting += 1
+        self.level.waiting += 1
 
     def leave(self) -> None:
         """One of its tasks waits no longer, and is not served."""
-        self.waiting -= 1
+        self._wait_no_longer(1)
 
     def serve(self, count: int) -> None:
         """So many of its tasks are served."""
-        self.waiting -= count
+        level = self.level
         begun = self.start + self.cost * (count - 1)
-        self.level.now = max(self.level.now, begun)
         self.start = begun + self.cost
+        level.now = max(level.now, begun)
+        level.end = max(level.end, self.start)
+        self._wait_no_longer(count)
+
+    def _wait_no_longer(self, count: int) -> None:
+        self.waiting -= count
+        self.level.waiting -= count
+        if not self.level.waiting:
+            self.level.now = self.level.end
 
 
 class Accounts:
@@ -73,6 +87,9 @@ class Accounts:
         self._levels: dict[int, Level] = {}
         self._accounts: dict[tuple[int, str | None], Account] = {}
         self._sweep_at = SWEEP_AT
+
+    def __len__(self) -> int:
+        return len(self._accounts)
 
     def of(self, task: AcceptedTask) -> Account:
         """The account that a task is on."""

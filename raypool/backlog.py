@@ -21,19 +21,25 @@ class Backlog:
 
     def __iter__(self) -> Iterator[tuple[str | None, Line]]:
         """Each line that is not empty, with its role."""
-        return ((role, line) for role, line in self._lines.items() if len(line))
+        return iter([(role, line) for role, line in self._lines.items() if line])
 
-    def add(self, record: TaskRecord) -> None:
-        """Have a task wait for the first worker of its role that has room."""
+    def add(self, record: TaskRecord) -> bool:
+        """Have a task wait for the first worker of its role that has room.
+
+        Returns whether it goes before others that wait already.
+        """
         role = record.task.role
         if role not in self._lines:
             self._lines[role] = Line(self._accounts)
-        self._lines[role].add(record)
+        line = self._lines[role]
+        line.add(record)
+        return len(line) > 1 and line.first() is record
 
     def lines_for(self, role: str) -> list[Line]:
         """The lines, not empty, from which a worker of that role may be given tasks."""
-        lines = (self._lines.get(role), self._lines[None])
-        return [line for line in lines if line is not None and len(line)]
+        own, anybodys = self._lines.get(role), self._lines[None]
+        lines = [own] if own else []
+        return [*lines, anybodys] if anybodys else lines
 
     def has_up_to(self, number: int) -> bool:
         """Whether a task that waits was accepted as `number` or before."""

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from raypool.backlog import Backlog
 from raypool.line import Line, Rank
-from raypool.rivals import Rivals
 from raypool.ready import Ready
 from raypool.retries import Retries
+from raypool.rivals import Rivals
 from raypool.roster import Roster, WorkerRecord
 from raypool.task_record import TaskRecord
 
@@ -75,16 +75,15 @@ class Dealing:
         return [] if worker.is_leaving else self._backlog.lines_for(worker.role)
 
     def _late_room(self, worker: WorkerRecord, late: list[Line], *, prefetches: bool) -> int:
-        """How many tasks that others may have too: no more than leave something for who is free."""
-        waiting, held = sum(map(len, late)), len(worker.held)
+        """How many tasks that others may have too: one at a time while others are free."""
         prefetch = 0
         if prefetches:
-            workers = len(self._roster.choice(worker.role))
-            prefetch = worker.window.late_prefetch(waiting, max(1, workers))
-        room = worker.concurrency + prefetch - held
+            workers = max(1, len(self._roster.choice(worker.role)))
+            prefetch = worker.window.late_prefetch(sum(map(len, late)), workers)
+        room = worker.concurrency + prefetch - len(worker.held)
         if room * 2 < prefetch:
             return 0
-        return max(0, min(room, math.ceil(waiting / (self._ready.free(worker.role) + 1))))
+        return min(room, 1) if self._ready.has_free(worker.role) else room
 
     def _deal_singly(
         self, worker: WorkerRecord, room: int, late: list[Line], late_room: int
@@ -143,8 +142,10 @@ class Dealing:
 
 def _hears_tasks(worker: WorkerRecord) -> bool:
     """Whether it can be sent tasks: what it may have died of is heard by itself."""
-    notice = worker.next_notice
-    return worker.takes_tasks and (notice is None or not notice.tries.deaths)
+    if not worker.takes_tasks:
+        return False
+    notice = worker.next_notice if worker.notices else None
+    return notice is None or not notice.tries.deaths
 
 
 def _by_rank(ranked: tuple[Rank, Line]) -> Rank:

@@ -80,7 +80,7 @@ class Line:
     """
 
     def __init__(self, accounts: Accounts | None = None) -> None:
-        self._accounts = accounts or Accounts()
+        self._accounts = Accounts() if accounts is None else accounts
         self._queues: dict[Account | None, Queue] = {}
         # One entry for each queue, whose rank may have fallen behind, but is never ahead.
         self._order: list[tuple[Rank, Queue]] = []

@@ -6,8 +6,8 @@ import traceback
 from collections.abc import Mapping, Sequence
 
 from raypool.endings import of_bad_routing, of_death
-from raypool.rivals import Rivals
 from raypool.records import StoredCause
+from raypool.rivals import Rivals
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import LeastLoaded, NextFree, RoundRobin, Routing
 from raypool.sessions import Sessions

@@ -16,24 +16,28 @@ class Crowd:
 
     def __init__(self) -> None:
         self._order: list[tuple[Rank, int, WorkerRecord]] = []
-        self._entries: dict[str, int] = {}
+        self._entries: dict[str, tuple[int, WorkerRecord]] = {}
         self._count = 0
 
-    def __iter__(self) -> Iterator[str]:
-        """The names of the workers."""
-        return iter(self._entries)
+    def __iter__(self) -> Iterator[WorkerRecord]:
+        """The workers, in no order."""
+        return (worker for _, worker in self._entries.values())
 
     def add(self, worker: WorkerRecord, rank: Rank) -> None:
         """Have a worker wait whose first task has that rank."""
         self._count += 1
-        self._entries[worker.name] = self._count
+        self._entries[worker.name] = (self._count, worker)
         heapq.heappush(self._order, (rank, self._count, worker))
+
+    def forget(self, worker: WorkerRecord) -> None:
+        """Have a worker wait no longer."""
+        self._entries.pop(worker.name, None)
 
     def pop(self) -> tuple[WorkerRecord, Rank] | None:
         """Remove and return the first, and the rank that it was added with."""
         while self._order:
             rank, count, worker = heapq.heappop(self._order)
-            if self._entries.get(worker.name) == count:
+            if self._entries.get(worker.name) == (count, worker):
                 del self._entries[worker.name]
                 return worker, rank
         return None
@@ -73,18 +77,27 @@ class Ready:
         self._busy(worker)
         return worker
 
-    def free(self, role: str | None) -> int:
-        """How many workers of a role are free, or may be."""
-        return len(self._free.get(role, ())) + len(self._marked)
+    def has_free(self, role: str | None) -> bool:
+        """Whether a worker of a role is free, or may be."""
+        return bool(self._free.get(role) or self._marked)
 
     def forget(self, worker: WorkerRecord) -> None:
         """Never return a worker again."""
+        for crowd in self.crowds:
+            crowd.forget(worker)
         self._marked.pop(worker.name, None)
         self._busy(worker)
 
     def crowd(self, gate: Gate) -> Crowd:
         """The workers that wait at a gate."""
         return self._crowds.setdefault(gate, Crowd())
+
+    def recall(self, role: str | None) -> None:
+        """Have a worker of a role be looked at that waits at a gate: its turn may be sooner."""
+        workers = (one for crowd in self.crowds for one in crowd if role in (None, one.role))
+        worker = next(workers, None)
+        if worker is not None:
+            self.mark(worker)
 
     @property
     def crowds(self) -> list[Crowd]:

@@ -91,6 +91,11 @@ class WorkerRecord:
         return self.is_healthy and self.halted is None
 
     @property
+    def has_slot(self) -> bool:
+        """Whether it could run one more task now."""
+        return self.takes_tasks and len(self.held) < self.window.concurrency
+
+    @property
     def may_take_tasks(self) -> bool:
         """Whether it can be sent tasks now, or some time later."""
         return self.is_healthy or self.is_coming_back
@@ -116,7 +121,7 @@ class Roster:
     """
 
     def __init__(self, workers: Iterable[WorkerRecord], accounts: Accounts | None = None) -> None:
-        self.accounts = accounts or Accounts()
+        self.accounts = Accounts() if accounts is None else accounts
         self.may_grow: frozenset[str] = frozenset()
         self._workers: dict[str, WorkerRecord] = {}
         self._choice: dict[str | None, list[WorkerRecord]] = {}

@@ -15,17 +15,18 @@ from typing import Any, NamedTuple
 from raypool.backlog import Backlog
 from raypool.clock import Clock
 from raypool.copies import Copies
-from raypool.dealing import Dealing, Dealt
+from raypool.dealing import Dealing
 from raypool.endings import ending_of, of_answer, of_death, of_failure, of_skip
-from raypool.line import Rank
 from raypool.messages import Answer, Failure, Notice, Outcome
+from raypool.places import Places, Unplaced
 from raypool.placing import Placing
 from raypool.ready import Ready
-from raypool.records import Ending, EndState, StoredCause
+from raypool.records import Ending, EndState
 from raypool.retries import Retries
 from raypool.rivals import Rivals
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import Routing
+from raypool.sending import Sending
 from raypool.sessions import Sessions
 from raypool.task_record import TaskRecord
 from raypool.usage import Usage
@@ -81,11 +82,19 @@ class Scheduler:
         self._backlog = Backlog(roster.accounts)
         self._rivals = Rivals()
         self._ready = Ready()
-        self._placing = Placing(roster, self.sessions, self._rivals, routing, role_routing or {})
         self._copies = Copies(roster)
+        placing = Placing(roster, self.sessions, self._rivals, routing, role_routing or {})
+        self._places = Places(
+            roster,
+            self.sessions,
+            placing,
+            self._backlog,
+            ready=self._ready,
+            copies=self._copies,
+        )
         self._dealing = Dealing(roster, self._backlog, self._rivals, self._ready, retries)
+        self._sending = Sending(roster, self._backlog, self._ready, self._dealing, self._places)
         self._records: dict[str, TaskRecord] = {}
-        self._standing_by: dict[int, TaskRecord] = {}
         self._waiting: list[tuple[float, int, TaskRecord]] = []
         for worker in roster:
             self._ready.mark(worker)
@@ -98,7 +107,7 @@ class Scheduler:
     @property
     def unassigned(self) -> int:
         """How many unfinished tasks no worker has been given."""
-        return len(self._backlog) + len(self._standing_by)
+        return len(self._backlog) + len(self._places.standing_by)
 
     def unfinished_up_to(self, number: int) -> dict[str | None, int]:
         """By worker, how much is unfinished that was accepted as `number` or before.
@@ -136,7 +145,8 @@ class Scheduler:
         if record.task.session is None:
             return None
         following = self.sessions.leave(record, has_grown=has_grown)
-        return None if following is None else self._place(following)
+        unplaced = None if following is None else self._places.place(following)
+        return self._decide(unplaced)
 
     def assign(self, record: TaskRecord) -> Ending | None:
         """Give a committed task to a worker; its ending when nobody can have it."""
@@ -145,9 +155,8 @@ class Scheduler:
         if record.is_cancelled:
             return self._end(record, "cancelled")
         if record.task.session is not None and not self.sessions.enter(record):
-            return self._stand_by(record)
-        decided = self._place(record)
-        return None if decided is None else decided.ending
+            return self._end_unplaced(self._places.stand_by(record))
+        return self._end_unplaced(self._places.place(record))
 
     # What is sent
 
@@ -156,25 +165,11 @@ class Scheduler:
 
         Where capacity is short, the most urgent task has it, whichever worker's it is.
         """
-        sent = []
-        passed = []
-        while (worker := self._next_worker()) is not None:
-            if not worker.gate.is_wide_open:
-                self._queue_at_gate(worker, self._dealing.rank(worker))
-                continue
-            records = self._deal(worker).records
-            if records:
-                sent.append((worker, records))
-                self._rest(worker)
-            else:
-                passed.append(worker)
-        for worker in passed:
-            self._rest(worker)
-        return sent + self._pass_gates()
+        return self._sending.envelopes()
 
     def take(self, worker: WorkerRecord) -> list[TaskRecord]:
         """The tasks to send to `worker` now, in one envelope, whoever else waits."""
-        return self._deal(worker).records
+        return self._sending.deal(worker).records
 
     def settle(self, worker: WorkerRecord, outcome: Outcome) -> Decided | Delayed | InVain | None:
         """What an attempt's outcome means; `None` when the task is not held, or is in line again.
@@ -199,7 +194,7 @@ class Scheduler:
             return None
         if (outcome.is_returned or outcome.is_paused or is_spared) and not record.is_cancelled:
             record.is_paused = outcome.is_paused
-            self._line_up(worker, record)
+            self._places.line_up(worker, record)
             return None
         return self._settle_task(worker, record, outcome)
 
@@ -207,7 +202,7 @@ class Scheduler:
         """Take a task in that `worker` has asked for and run by itself."""
         self.reserve(record)
         record.is_accepted = True
-        self._bind(record, worker)
+        self._places.bind(record, worker)
         worker.held[record.number] = record
 
     def cancel(self, record: TaskRecord) -> Ending | None:
@@ -245,7 +240,7 @@ class Scheduler:
         holder = self.roster.get(record.worker)
         is_held = holder is not None and holder.held.get(record.number) is record
         is_alone = record.copy is None and not record.has_ended and not record.is_cancelled
-        if not is_held or not is_alone or holder is worker or not self._has_slot(worker):
+        if not is_held or not is_alone or holder is worker or not worker.has_slot:
             return None
         if record.task.session is not None or record.tries.deaths or worker.is_leaving:
             return None
@@ -255,7 +250,7 @@ class Scheduler:
         """A worker with room for a copy of the task; `None` when there is none."""
         workers = self.roster.choice(record.task.role)
         apart = self._rivals.apart(record, workers)
-        free = [one for one in apart if self._has_slot(one) and one.name != record.worker]
+        free = [one for one in apart if one.has_slot and one.name != record.worker]
         return min(free, key=lambda one: len(one.held), default=None)
 
     # Workers that come and go
@@ -268,8 +263,8 @@ class Scheduler:
         self.roster.add(worker)
         self.roster.sort()
         self._ready.mark(worker)
-        decided = self._redistribute([one for one in self.roster if not one.takes_tasks])
-        return [*decided, *self._give_part(worker)]
+        unplaced = self._places.redistribute(self._idle())
+        return self._decide_all([*unplaced, *self._places.share_with(worker)])
 
     def dismiss(self, worker: WorkerRecord) -> list[Decided]:
         """`worker` is given no more tasks; others get those that it has not begun.
@@ -277,7 +272,7 @@ class Scheduler:
         It may be removed once it `is_empty`.
         """
         worker.is_leaving = True
-        return self._redistribute([worker])
+        return self._decide_all(self._places.redistribute([worker]))
 
     def take_back(self, worker: WorkerRecord, numbers: Iterable[int]) -> list[Decided]:
         """Others get these tasks, which `worker` holds and has promised not to start."""
@@ -285,7 +280,7 @@ class Scheduler:
         for number in numbers:
             self.settle(worker, Outcome(number, is_returned=True))
         worker.halted = halted
-        return self._redistribute([worker])
+        return self._decide_all(self._places.redistribute([worker]))
 
     def waiting_for(self, role: str | None) -> int:
         """How many tasks of that role no worker has been given, and any could have now."""
@@ -295,18 +290,18 @@ class Scheduler:
         """Forget a worker that has nothing left, or is lost for good."""
         self.roster.remove(worker)
         self._ready.forget(worker)
-        return self._redistribute([])
+        return self._decide_all(self._places.redistribute([]))
 
     def halt(self, worker: WorkerRecord, reason: str) -> list[Decided]:
         """`worker` takes no more tasks: others get those that it has not started."""
         worker.halted = reason
-        return self._redistribute([worker])
+        return self._decide_all(self._places.redistribute([worker]))
 
     def resume(self, worker: WorkerRecord) -> list[Decided]:
         """`worker` takes tasks again, also those that wait where nobody does."""
         worker.halted = None
         self._ready.mark(worker)
-        return self._redistribute([one for one in self.roster if not one.takes_tasks])
+        return self._decide_all(self._places.redistribute(self._idle()))
 
     def worker_died(
         self, worker: WorkerRecord, why: str, *, is_coming_back: bool = False
@@ -320,7 +315,8 @@ class Scheduler:
             self._after_death(record, why, was_running=place < worker.concurrency)
             for place, record in enumerate(held)
         ]
-        return [*(one for one in decided if one), *self._redistribute([worker])]
+        unplaced = self._places.redistribute([worker])
+        return [*(one for one in decided if one), *self._decide_all(unplaced)]
 
     def blame_notice(self, worker: WorkerRecord) -> Notice | None:
         """Before `worker_died`: count the death for the notice that its agent was to hear next.
@@ -340,13 +336,13 @@ class Scheduler:
         worker.is_coming_back = False
         worker.restarts += 1
         self._ready.mark(worker)
-        return self._redistribute([one for one in self.roster if not one.takes_tasks])
+        return self._decide_all(self._places.redistribute(self._idle()))
 
     def worker_gone(self, worker: WorkerRecord) -> list[Decided]:
         """No new process of `worker` could be had; what it was to hear is dropped."""
         worker.is_coming_back = False
         worker.notices.clear()
-        return self._redistribute([worker])
+        return self._decide_all(self._places.redistribute([worker]))
 
     # Time
 
@@ -362,7 +358,7 @@ class Scheduler:
             record = heapq.heappop(self._waiting)[2]
             if record.has_ended:
                 continue
-            decided = self._come_back(record)
+            decided = self._decide(self._come_back(record))
             if decided is not None:
                 ended.append(decided)
         for gate in self.roster.gates:
@@ -393,7 +389,8 @@ class Scheduler:
 
     def has_unassigned_up_to(self, number: int) -> bool:
         """Whether a task accepted as `number` or before waits that no worker has been given."""
-        return self._backlog.has_up_to(number) or any(one <= number for one in self._standing_by)
+        standing_by = self._places.standing_by
+        return self._backlog.has_up_to(number) or any(one <= number for one in standing_by)
 
     def _note_halt(self, worker: WorkerRecord, outcome: Outcome) -> None:
         is_handed_back = outcome.is_returned and outcome.number in worker.held
@@ -402,66 +399,6 @@ class Scheduler:
             worker.halted = outcome.halt or worker.halted or HANDS_BACK
         elif outcome.halt is not None:
             worker.is_resumed_early = False
-
-    # Sending
-
-    def _next_worker(self) -> WorkerRecord | None:
-        """A worker that may be sent something: one that is marked, or is free for the backlog."""
-        worker = self._ready.next_marked()
-        if worker is None:
-            for role, _ in self._backlog:
-                worker = self._ready.next_free(role)
-                if worker is not None:
-                    break
-        return worker
-
-    def _deal(self, worker: WorkerRecord, most: int | None = None) -> Dealt:
-        """Have `worker` hold what it is sent now."""
-        dealt = self._dealing.deal(worker, most)
-        for record in dealt.records:
-            if record.worker is None:
-                self._bind(record, worker)
-            worker.held[record.number] = record
-            record.is_paused = False
-        worker.sent += len(dealt.records)
-        return dealt
-
-    def _has_slot(self, worker: WorkerRecord) -> bool:
-        return worker.takes_tasks and len(worker.held) < worker.concurrency
-
-    def _pass_gates(self) -> list[tuple[WorkerRecord, list[TaskRecord]]]:
-        """Let those who wait at a gate pass one by one, until it has no more room."""
-        sent: dict[str, list[TaskRecord]] = {}
-        for crowd in self._ready.crowds:
-            passed = []
-            while (first := crowd.pop()) is not None:
-                worker, noted = first
-                rank = self._dealing.rank(worker)
-                if rank is None or rank > noted:
-                    self._queue_at_gate(worker, rank)
-                    continue
-                dealt = self._deal(worker, most=1)
-                sent.setdefault(worker.name, []).extend(dealt.records)
-                if dealt.is_refused:
-                    crowd.add(worker, rank)
-                    break
-                if dealt.records:
-                    self._queue_at_gate(worker, self._dealing.rank(worker))
-                else:
-                    passed.append(worker)
-            for worker in passed:
-                self._rest(worker)
-        return [(self.roster[name], records) for name, records in sent.items() if records]
-
-    def _queue_at_gate(self, worker: WorkerRecord, rank: Rank | None) -> None:
-        if rank is not None:
-            self._ready.crowd(worker.gate).add(worker, rank)
-        else:
-            self._rest(worker)
-
-    def _rest(self, worker: WorkerRecord) -> None:
-        if self._has_slot(worker):
-            self._ready.rest(worker)
 
     def _let_go(
         self, worker: WorkerRecord, number: int, outcome: Outcome | None = None
@@ -473,95 +410,6 @@ class Scheduler:
             record.reserved = None
             self._ready.mark(worker)
         return record
-
-    # Whose a task is
-
-    def _bind(self, record: TaskRecord, worker: WorkerRecord | None) -> None:
-        """Note that a task is `worker`'s, or nobody's, from now on."""
-        before = self.roster.get(record.worker)
-        if before is not None:
-            before.unfinished -= 1
-        record.worker = None if worker is None else worker.name
-        if worker is not None:
-            worker.unfinished += 1
-            if record.task.session is not None:
-                self.sessions.move(record, worker.name)
-
-    def _place(self, record: TaskRecord) -> Decided | None:
-        """Put a task into a line; its ending when nobody can have it."""
-        self._leave_waiting(record)
-        worker = self._placing.choose(record)
-        if isinstance(worker, StoredCause):
-            return Decided(record, self._end(record, "failed", cause=worker))
-        self._bind(record, worker)
-        if worker is None:
-            self._backlog.add(record)
-        else:
-            self._line_up(worker, record)
-        return None
-
-    def _stand_by(self, record: TaskRecord) -> Ending | None:
-        """Have a task wait for its session's turn, where the session is."""
-        name = self.sessions.worker_of(record)
-        worker = self.roster.get(name) or self._placing.choose(record)
-        if isinstance(worker, StoredCause):
-            return self._end(record, "failed", cause=worker)
-        self._bind(record, worker)
-        waiting = self._standing_by if worker is None else worker.waiting
-        waiting[record.number] = record
-        return None
-
-    def _leave_waiting(self, record: TaskRecord) -> None:
-        worker = self.roster.get(record.worker)
-        waiting = self._standing_by if worker is None else worker.waiting
-        waiting.pop(record.number, None)
-
-    def _line_up(self, worker: WorkerRecord, record: TaskRecord) -> None:
-        worker.line.add(record)
-        self._ready.mark(worker)
-
-    def _redistribute(self, workers: Iterable[WorkerRecord]) -> list[Decided]:
-        """Give what waits in the lines of these workers to whoever may have it now.
-
-        So is what waits for roles that will have no workers any more.
-        """
-        self.roster.sort()
-        waiting = [record for worker in workers for record in self._clear(worker)]
-        for role, line in self._backlog:
-            if not self.roster.choice(role) and not self.roster.may_come(role):
-                waiting += line.clear()
-        waiting.sort(key=lambda record: record.number)
-        return [decided for record in waiting if (decided := self._place(record)) is not None]
-
-    def _clear(self, worker: WorkerRecord) -> list[TaskRecord]:
-        """What `worker` has in line and another must do; one that leaves ends what it began."""
-        cleared = []
-        for record in worker.line.clear():
-            if worker.is_leaving and worker.takes_tasks and record.is_kept:
-                self._line_up(worker, record)
-            elif record.original is not None:
-                self._copies.drop(record)
-            elif not self._copies.take_over(record):
-                record.is_paused = False
-                cleared.append(record)
-        return cleared
-
-    def _give_part(self, worker: WorkerRecord) -> list[Decided]:
-        """Give a new worker an even part of what others have in line, the last of it."""
-        peers = [one for one in self.roster.choice(worker.role) if one is not worker]
-        decided = []
-        for peer in peers:
-            for record in peer.line.take_last(1 / (len(peers) + 1)):
-                task = record.task
-                is_bound = task.worker or task.session or task.race or record.is_kept
-                if is_bound or task.role not in (None, worker.role):
-                    peer.line.add(record)
-                elif self._placing.is_even(task.role):
-                    self._bind(record, worker)
-                    self._line_up(worker, record)
-                else:
-                    decided.append(self._place(record))
-        return [one for one in decided if one is not None]
 
     # How tasks end
 
@@ -579,7 +427,7 @@ class Scheduler:
     ) -> Decided | None:
         if outcome.is_paused:
             copy.is_paused = True
-            self._line_up(worker, copy)
+            self._places.line_up(worker, copy)
             return None
         if outcome.answer is None:
             self._copies.drop(copy)
@@ -616,40 +464,52 @@ class Scheduler:
         heapq.heappush(self._waiting, (due, record.number, record))
         return Delayed(record, failure, delay)
 
-    def _come_back(self, record: TaskRecord) -> Decided | None:
+    def _come_back(self, record: TaskRecord) -> Unplaced | None:
         worker = self.roster.get(record.worker)
         if worker is None or not worker.takes_tasks:
-            return self._place(record)
-        self._leave_waiting(record)
-        self._line_up(worker, record)
+            return self._places.place(record)
+        self._places.line_up(worker, record)
         return None
 
     def _after_death(self, record: TaskRecord, why: str, *, was_running: bool) -> Decided | None:
         if record.has_ended:
             return None
-        main = record.original or record
-        survives = self._retries.survives(main.tries, was_running=was_running)
-        self._dealing.outlived.add(main.number)
         if record.original is not None:
             self._copies.drop(record)
             return None
+        survives = self._retries.survives(record.tries, was_running=was_running)
+        self._dealing.outlived.add(record.number)
         if record.is_cancelled:
             return Decided(record, self._end(record, "cancelled"))
         if not survives:
             record.tries.attempts += 1
             return Decided(record, self._end(record, "failed", cause=of_death(why)))
-        return None if self._copies.take_over(record) else self._place(record)
+        if self._copies.take_over(record):
+            return None
+        return self._decide(self._places.place(record))
+
+    def _idle(self) -> list[WorkerRecord]:
+        return [worker for worker in self.roster if not worker.takes_tasks]
+
+    def _decide(self, unplaced: Unplaced | None) -> Decided | None:
+        ending = self._end_unplaced(unplaced)
+        return None if unplaced is None or ending is None else Decided(unplaced.record, ending)
+
+    def _decide_all(self, unplaced: Iterable[Unplaced]) -> list[Decided]:
+        return [decided for one in unplaced if (decided := self._decide(one)) is not None]
+
+    def _end_unplaced(self, unplaced: Unplaced | None) -> Ending | None:
+        if unplaced is None:
+            return None
+        return self._end(unplaced.record, "failed", cause=unplaced.cause)
 
     def _end(self, record: TaskRecord, state: EndState, **fields: Any) -> Ending:
         record.has_ended = True
-        if record.line is not None:
-            record.line.discard(record)
-        self._leave_waiting(record)
-        self._copies.lose(record)
+        worker = self._places.leave(record)
+        if record.copy is not None:
+            self._copies.lose(record)
         self._dealing.outlived.discard(record.number)
-        worker = self.roster.get(record.worker)
         if worker is not None:
-            worker.unfinished -= 1
             worker.completed += state == "completed"
             worker.failed += state == "failed"
         return ending_of(record, state, self._clock.time(), **fields)

@@ -18,19 +18,16 @@ class Window:
 
     Attributes:
         concurrency: how many tasks the worker runs at once.
+        prefetch: how many it may hold beyond those.
     """
 
     def __init__(self, concurrency: int, mailbox_limit: int | None = None) -> None:
         self.concurrency = concurrency
         self._most = MAX_PREFETCH if mailbox_limit is None else min(mailbox_limit, MAX_PREFETCH)
         self._rate = 0.0
+        self.prefetch = self._prefetch()
         self._ended = 0
         self._since: float | None = None
-
-    @property
-    def prefetch(self) -> int:
-        """Tasks that a worker may hold beyond those it runs."""
-        return max(1, min(max(MIN_PREFETCH, int(self._rate * PREFETCH_SECONDS)), self._most))
 
     def room(self, held: int, *, prefetches: bool = True) -> int:
         """How many tasks to send to a worker that holds `held`; 0 until it pays to send.
@@ -64,5 +61,9 @@ class Window:
         elapsed = now - self._since
         if elapsed >= _SAMPLE_SECONDS:
             self._rate += _WEIGHT_OF_NEW * (self._ended / elapsed - self._rate)
+            self.prefetch = self._prefetch()
             self._ended = 0
             self._since = now
+
+    def _prefetch(self) -> int:
+        return max(1, min(max(MIN_PREFETCH, int(self._rate * PREFETCH_SECONDS)), self._most))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any
 
-from raypool.capacity.gate import ClosingGate
+from raypool.accounts import Accounts
+from raypool.capacity.gate import ClosingGate, Gate
 from raypool.clock import FakeClock
 from raypool.config import RetryPolicy
 from raypool.events import Verdict
@@ -13,7 +15,7 @@ from raypool.messages import Answer, Failure, Notice, Outcome
 from raypool.records import AcceptedTask, Conversation, Ending
 from raypool.retries import Retries
 from raypool.roster import NoticeRecord, Roster, WorkerRecord
-from raypool.routing import RoundRobin
+from raypool.routing import RoundRobin, Routing
 from raypool.scheduler import Decided, Scheduler
 from raypool.task_record import TaskRecord
 from raypool.window import Window
@@ -36,16 +38,25 @@ class Stage:
         *,
         concurrency: int = 1,
         policy: RetryPolicy = POLICY,
+        routing: Routing | None = None,
+        role_routing: Mapping[str, Routing] | None = None,
+        tenants: Mapping[str, float] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.clock = FakeClock(start=1_000.0)
         window = partial(Window, concurrency)
-        gate = ClosingGate(self.clock)
+        self.gate = gate or ClosingGate(self.clock)
         self.workers = [
-            WorkerRecord(f"crew-{number}", role, window, gate)
+            WorkerRecord(f"crew-{number}", role, window, self.gate)
             for number, role in enumerate(roles, start=1)
         ]
-        roster, retries = Roster(self.workers), Retries(policy)
-        self.scheduler = Scheduler(roster, RoundRobin(), retries, self.clock)
+        self.scheduler = Scheduler(
+            Roster(self.workers, Accounts(tenants)),
+            routing or RoundRobin(),
+            Retries(policy),
+            self.clock,
+            role_routing=role_routing,
+        )
         self.a, self.b = self.workers[0], self.workers[-1]
         self.endings: dict[int, Ending] = {}
 
@@ -53,11 +64,9 @@ class Stage:
         self,
         number: int,
         role: str | None = None,
-        *,
-        session: str | None = None,
-        worker: str | None = None,
+        **asked: Any,
     ) -> TaskRecord:
-        task = AcceptedTask(number, f"task-{number}", "why?", role, session=session, worker=worker)
+        task = AcceptedTask(number, f"task-{number}", "why?", role, **asked)
         record = TaskRecord(task)
         self.scheduler.reserve(record)
         return record
@@ -66,11 +75,10 @@ class Stage:
         self,
         *numbers: int,
         role: str | None = None,
-        session: str | None = None,
-        worker: str | None = None,
+        **asked: Any,
     ) -> list[TaskRecord]:
-        """Tasks that are committed and were given to a worker."""
-        records = [self.reserve(n, role, session=session, worker=worker) for n in numbers]
+        """Tasks that are committed and were given to a worker, or to whoever has room."""
+        records = [self.reserve(n, role, **asked) for n in numbers]
         for record in records:
             assert self.scheduler.assign(record) is None
         return records
@@ -82,6 +90,20 @@ class Stage:
 
     def take(self, worker: WorkerRecord) -> list[int]:
         return [record.number for record in self.scheduler.take(worker)]
+
+    def send(self) -> dict[str, list[int]]:
+        """What is sent now, by worker."""
+        sent = self.scheduler.envelopes()
+        assert len({worker.name for worker, _ in sent}) == len(sent)
+        return {worker.name: [one.number for one in records] for worker, records in sent}
+
+    def join(self, number: int, role: str = "chemist") -> WorkerRecord:
+        """A new worker is ready."""
+        window = partial(Window, self.a.concurrency)
+        worker = WorkerRecord(f"crew-{number}", role, window, self.gate)
+        self.workers.append(worker)
+        self._note(self.scheduler.join(worker))
+        return worker
 
     def settle(self, worker: WorkerRecord, outcome: Outcome) -> Ending | None:
         """Have an attempt end; the task's ending when it was the last."""

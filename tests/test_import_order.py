@@ -41,6 +41,8 @@ LAYERS = [
     "host",
     "endings rivals ready copies hedging",
     "dealing placing",
+    "places",
+    "sending",
     "scheduler",
     "recorder",
     "intake",

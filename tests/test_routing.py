@@ -1,10 +1,15 @@
-"""Round robin: task k of a role goes to worker k mod N of that role."""
+"""Which worker gets a task: the policies, by themselves."""
 
 from __future__ import annotations
 
+import pickle
+
+import pytest
+
+from raypool.errors import PoolStartError
 from raypool.records import AcceptedTask
 from raypool.roster import WorkerRecord
-from raypool.routing import RoundRobin
+from raypool.routing import LeastLoaded, NextFree, RoundRobin, Routing, make_routing
 from raypool.window import Window
 
 
@@ -17,12 +22,18 @@ def task(number: int, role: str | None = None) -> AcceptedTask:
     return AcceptedTask(number, f"task-{number}", "why?", role)
 
 
+def chosen(routing: Routing, task: AcceptedTask, crew: list[WorkerRecord]) -> str:
+    worker = routing.choose(task, crew)
+    assert worker is not None
+    return worker.name
+
+
 def test_tasks_go_around_the_workers_in_their_order() -> None:
     routing, crew = RoundRobin(), workers(3)
 
-    chosen = [routing.choose(task(number), crew).name for number in range(7)]
+    names = [chosen(routing, task(number), crew) for number in range(7)]
 
-    assert chosen == [f"chemist-{number}" for number in (1, 2, 3, 1, 2, 3, 1)]
+    assert names == [f"chemist-{number}" for number in (1, 2, 3, 1, 2, 3, 1)]
 
 
 def test_each_role_has_a_round_of_its_own() -> None:
@@ -30,9 +41,9 @@ def test_each_role_has_a_round_of_its_own() -> None:
     crews = {"chemist": workers(2, "chemist"), "historian": workers(3, "historian")}
     roles = ["chemist", "historian", "historian", "chemist", "chemist", "historian"]
 
-    chosen = [routing.choose(task(n, role), crews[role]).name for n, role in enumerate(roles)]
+    names = [chosen(routing, task(n, role), crews[role]) for n, role in enumerate(roles)]
 
-    assert chosen == [
+    assert names == [
         "chemist-1",
         "historian-1",
         "historian-2",
@@ -47,6 +58,51 @@ def test_round_goes_on_over_the_workers_that_are_left() -> None:
     for number in range(3):
         routing.choose(task(number), crew)
 
-    chosen = [routing.choose(task(number), crew[:2]).name for number in range(3, 7)]
+    names = [chosen(routing, task(number), crew[:2]) for number in range(3, 7)]
 
-    assert sorted(chosen) == ["chemist-1", "chemist-1", "chemist-2", "chemist-2"]
+    assert sorted(names) == ["chemist-1", "chemist-1", "chemist-2", "chemist-2"]
+
+
+def test_least_loaded_is_the_worker_with_the_fewest_unfinished_tasks() -> None:
+    routing, crew = LeastLoaded(), workers(3)
+    for worker, load in zip(crew, (2, 0, 1), strict=True):
+        worker.unfinished = load
+
+    assert chosen(routing, task(1), crew) == "chemist-2"
+
+
+def test_workers_with_the_same_load_take_turns() -> None:
+    routing, crew = LeastLoaded(), workers(3)
+
+    names = [chosen(routing, task(number), crew) for number in range(6)]
+
+    assert names == [f"chemist-{number}" for number in (1, 2, 3, 1, 2, 3)]
+
+
+def test_least_loaded_goes_on_when_workers_have_left() -> None:
+    routing, crew = LeastLoaded(), workers(3)
+    for number in range(3):
+        routing.choose(task(number), crew)
+
+    assert chosen(routing, task(4), crew[:1]) == "chemist-1"
+
+
+def test_next_free_chooses_nobody() -> None:
+    assert NextFree().choose(task(1), workers(3)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [("round_robin", RoundRobin), ("least_loaded", LeastLoaded), ("next_free", NextFree)],
+)
+def test_policies_have_names(name: str, policy: type) -> None:
+    assert type(make_routing(name)) is policy
+
+
+def test_policy_of_the_users_own_travels_packed() -> None:
+    assert isinstance(make_routing(pickle.dumps(LeastLoaded())), LeastLoaded)
+
+
+def test_policy_that_cannot_be_unpacked_is_told_as_the_pool_starts() -> None:
+    with pytest.raises(PoolStartError, match="routing cannot be unpickled in the dispatcher"):
+        make_routing(b"nonsense")
