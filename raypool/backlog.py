@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from raypool.accounts import Accounts
-from raypool.line import Line
+from raypool.line import Line, Rank
 from raypool.task_record import TaskRecord
 
 
@@ -23,23 +23,25 @@ class Backlog:
         """Each line that is not empty, with its role."""
         return iter([(role, line) for role, line in self._lines.items() if line])
 
-    def add(self, record: TaskRecord) -> bool:
-        """Have a task wait for the first worker of its role that has room.
-
-        Returns whether it goes before others that wait already.
-        """
+    def add(self, record: TaskRecord) -> None:
+        """Have a task wait for the first worker of its role that has room."""
         role = record.task.role
         if role not in self._lines:
             self._lines[role] = Line(self._accounts)
-        line = self._lines[role]
-        line.add(record)
-        return len(line) > 1 and line.first() is record
+        self._lines[role].add(record)
 
     def lines_for(self, role: str) -> list[Line]:
         """The lines, not empty, from which a worker of that role may be given tasks."""
         own, anybodys = self._lines.get(role), self._lines[None]
         lines = [own] if own else []
         return [*lines, anybodys] if anybodys else lines
+
+    def rank_for(self, role: str) -> Rank | None:
+        """The rank of the first task that a worker of that role may be given."""
+        lines = self.lines_for(role)
+        if len(lines) == 1:
+            return lines[0].rank()
+        return min((rank for line in lines if (rank := line.rank()) is not None), default=None)
 
     def has_up_to(self, number: int) -> bool:
         """Whether a task that waits was accepted as `number` or before."""

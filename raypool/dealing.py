@@ -63,14 +63,6 @@ class Dealing:
                 return Dealt(late[0].take(late_room))
         return self._deal_singly(worker, room, late, late_room)
 
-    def rank(self, worker: WorkerRecord) -> Rank | None:
-        """The rank of what `worker` would be sent first, if it has room for it."""
-        room = worker.window.room(len(worker.held), prefetches=worker.gate.is_wide_open)
-        if not _hears_tasks(worker) or not room:
-            return None
-        lines = [worker.line, *self._late_lines(worker)]
-        return min((rank for line in lines if (rank := line.rank()) is not None), default=None)
-
     def _late_lines(self, worker: WorkerRecord) -> list[Line]:
         return [] if worker.is_leaving else self._backlog.lines_for(worker.role)
 

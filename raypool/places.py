@@ -66,8 +66,7 @@ class Places:
             return Unplaced(record, worker)
         self.bind(record, worker)
         if worker is None:
-            if self._backlog.add(record):
-                self._ready.recall(record.task.role)
+            self._backlog.add(record)
         else:
             self.line_up(worker, record)
         return None

@@ -6,41 +6,80 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from raypool.backlog import Backlog
 from raypool.capacity.gate import Gate
 from raypool.line import Rank
 from raypool.roster import WorkerRecord
 
 
 class Crowd:
-    """Workers that wait at one gate, that with the most urgent task first."""
+    """Workers with room that wait at one gate, for their own lines or for the backlog.
+
+    The first is the one with the most urgent task; of those that would be sent the same one from
+    the backlog, it is the one that has waited for longest.
+    """
 
     def __init__(self) -> None:
+        self._waiting: dict[str, OrderedDict[str, WorkerRecord]] = {}
+        # By the first task of its own line; a rank may have fallen behind, but is never ahead.
         self._order: list[tuple[Rank, int, WorkerRecord]] = []
-        self._entries: dict[str, tuple[int, WorkerRecord]] = {}
+        self._noted: dict[str, Rank] = {}
         self._count = 0
 
     def __iter__(self) -> Iterator[WorkerRecord]:
-        """The workers, in no order."""
-        return (worker for _, worker in self._entries.values())
+        """The workers of each role, those first that have waited for longest."""
+        return (worker for workers in self._waiting.values() for worker in workers.values())
 
-    def add(self, worker: WorkerRecord, rank: Rank) -> None:
-        """Have a worker wait whose first task has that rank."""
-        self._count += 1
-        self._entries[worker.name] = (self._count, worker)
-        heapq.heappush(self._order, (rank, self._count, worker))
+    def __contains__(self, worker: WorkerRecord) -> bool:
+        return worker.name in self._waiting.get(worker.role, ())
+
+    def add(self, worker: WorkerRecord) -> None:
+        """Have a worker wait, behind the others unless it waits already."""
+        self._waiting.setdefault(worker.role, OrderedDict()).setdefault(worker.name, worker)
+        self._note(worker)
 
     def forget(self, worker: WorkerRecord) -> None:
         """Have a worker wait no longer."""
-        self._entries.pop(worker.name, None)
+        if worker in self:
+            del self._waiting[worker.role][worker.name]
 
-    def pop(self) -> tuple[WorkerRecord, Rank] | None:
-        """Remove and return the first, and the rank that it was added with."""
+    def clear(self) -> list[WorkerRecord]:
+        """Have nobody wait any longer; who did."""
+        workers = list(self)
+        self._waiting.clear()
+        self._order.clear()
+        self._noted.clear()
+        return workers
+
+    def first(self, backlog: Backlog) -> WorkerRecord | None:
+        """The worker that would be sent the most urgent task; `None` when there is no task."""
+        first = self._first_of_own_lines()
+        best = None if first is None else first.line.rank()
+        for role, workers in self._waiting.items():
+            rank = backlog.rank_for(role) if workers else None
+            if rank is not None and (best is None or rank < best):
+                best, first = rank, next(iter(workers.values()))
+        return first
+
+    def _first_of_own_lines(self) -> WorkerRecord | None:
         while self._order:
-            rank, count, worker = heapq.heappop(self._order)
-            if self._entries.get(worker.name) == (count, worker):
-                del self._entries[worker.name]
-                return worker, rank
+            noted, _, worker = self._order[0]
+            if self._noted.get(worker.name) == noted:
+                if worker in self and worker.line.rank() == noted:
+                    return worker
+                del self._noted[worker.name]
+                if worker in self:
+                    self._note(worker)
+                    continue
+            heapq.heappop(self._order)
         return None
+
+    def _note(self, worker: WorkerRecord) -> None:
+        rank, noted = worker.line.rank(), self._noted.get(worker.name)
+        if rank is not None and (noted is None or rank < noted):
+            self._count += 1
+            self._noted[worker.name] = rank
+            heapq.heappush(self._order, (rank, self._count, worker))
 
 
 class Ready:
@@ -83,26 +122,22 @@ class Ready:
 
     def forget(self, worker: WorkerRecord) -> None:
         """Never return a worker again."""
-        for crowd in self.crowds:
+        for crowd in self._crowds.values():
             crowd.forget(worker)
         self._marked.pop(worker.name, None)
         self._busy(worker)
 
     def crowd(self, gate: Gate) -> Crowd:
         """The workers that wait at a gate."""
-        return self._crowds.setdefault(gate, Crowd())
-
-    def recall(self, role: str | None) -> None:
-        """Have a worker of a role be looked at that waits at a gate: its turn may be sooner."""
-        workers = (one for crowd in self.crowds for one in crowd if role in (None, one.role))
-        worker = next(workers, None)
-        if worker is not None:
-            self.mark(worker)
+        crowd = self._crowds.get(gate)
+        if crowd is None:
+            crowd = self._crowds[gate] = Crowd()
+        return crowd
 
     @property
-    def crowds(self) -> list[Crowd]:
+    def crowds(self) -> list[tuple[Gate, Crowd]]:
         """Those who wait at each gate."""
-        return list(self._crowds.values())
+        return list(self._crowds.items())
 
     def _busy(self, worker: WorkerRecord) -> None:
         for role in (worker.role, None):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from raypool.backlog import Backlog
+from raypool.capacity.gate import Gate
 from raypool.dealing import Dealing, Dealt
-from raypool.line import Rank
 from raypool.places import Places
 from raypool.ready import Crowd, Ready
 from raypool.roster import Roster, WorkerRecord
@@ -34,7 +34,8 @@ class Sending:
         passed = []
         while (worker := self._next_worker()) is not None:
             if not worker.gate.is_wide_open:
-                self._queue_at_gate(worker, self._dealing.rank(worker))
+                if worker.has_slot:
+                    self._ready.crowd(worker.gate).add(worker)
                 continue
             records = self.deal(worker).records
             if records:
@@ -44,8 +45,8 @@ class Sending:
                 passed.append(worker)
         for worker in passed:
             self._rest(worker)
-        for crowd in self._ready.crowds:
-            self._pass(crowd, sent)
+        for gate, crowd in self._ready.crowds:
+            self._pass(gate, crowd, sent)
         return [(self._roster[name], records) for name, records in sent.items()]
 
     def deal(self, worker: WorkerRecord, most: int | None = None) -> Dealt:
@@ -69,31 +70,23 @@ class Sending:
                     return worker
         return worker
 
-    def _pass(self, crowd: Crowd, sent: Envelopes) -> None:
+    def _pass(self, gate: Gate, crowd: Crowd, sent: Envelopes) -> None:
         """Let those who wait at a gate pass one by one, until it has no more room."""
         passed = []
-        while (first := crowd.pop()) is not None:
-            worker, noted = first
-            rank = self._dealing.rank(worker)
-            if rank is None or rank > noted:
-                self._queue_at_gate(worker, rank)
-                continue
+        while (worker := crowd.first(self._backlog)) is not None:
             dealt = self.deal(worker, most=1)
             if dealt.is_refused:
-                crowd.add(worker, rank)
                 break
-            if dealt.records:
-                sent.setdefault(worker.name, []).extend(dealt.records)
-                self._queue_at_gate(worker, self._dealing.rank(worker))
-            else:
+            crowd.forget(worker)
+            if not dealt.records:
                 passed.append(worker)
+                continue
+            sent.setdefault(worker.name, []).extend(dealt.records)
+            if worker.has_slot:
+                crowd.add(worker)
+        if gate.is_wide_open:
+            passed += crowd.clear()
         for worker in passed:
-            self._rest(worker)
-
-    def _queue_at_gate(self, worker: WorkerRecord, rank: Rank | None) -> None:
-        if rank is not None:
-            self._ready.crowd(worker.gate).add(worker, rank)
-        else:
             self._rest(worker)
 
     def _rest(self, worker: WorkerRecord) -> None:

@@ -78,6 +78,16 @@ def test_urgent_task_of_another_role_passes_before_what_came_to_the_gate_earlier
     assert stage.send() == {"crew-3": [5]}
 
 
+def test_worker_that_must_hear_by_itself_what_it_died_of_lets_others_pass() -> None:
+    stage, _ = narrow(room=1, routing=NextFree())
+    stage.notify(stage.a, 1)
+    stage.scheduler.blame_notice(stage.a)
+    stage.accept(2, 3)
+
+    assert stage.send() == {"crew-2": [2]}
+    assert stage.send() == {}
+
+
 @pytest.mark.parametrize("routing", [None, NextFree()], ids=["round_robin", "next_free"])
 def test_every_way_to_end_an_attempt_gives_back_what_was_set_aside(
     routing: NextFree | None,
