@@ -67,13 +67,13 @@ class Adaptive:
             if self.rate > OPEN_ABOVE:
                 self.rate = math.inf
 
-    def refuse(self, now: float, accepted: float, recent: float) -> None:
+    def refuse(self, now: float, accepted: float, recent: float | None) -> None:
         """A burst of refusals has begun, at this rate.
 
         `accepted` are the requests that were not refused, since the beginning; `recent` is how
-        many there were in a second, lately.
+        many there were in a second, lately, where that is known.
         """
-        rate = max(min(self.rate, recent), LOWEST_RATE)
+        rate = min(self.rate, FIRST_RATE if recent is None else max(recent, 1.0))
         self._seconds, self._count = now - self._since, accepted - self._accepted_then
         self._is_measured = (
             self._ceiling is not None

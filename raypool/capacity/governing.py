@@ -61,6 +61,11 @@ class _User:
         self.report = report
         self.seen_at = now
 
+    @property
+    def has_history(self) -> bool:
+        """It has been known for long enough to tell what it sends in a second."""
+        return self._weight > 0.1
+
     def usage(self, kind: int) -> float:
         """How much of a thing it has lately sent in a second."""
         return max(0.0, self._sums[kind] / self._weight) if self._weight else 0.0
@@ -115,12 +120,17 @@ class Governing:
         """What all shares together may send in a second."""
         reports = [user.report for user in self._users.values() if user.is_present]
         adaptive = UNLIMITED
-        if any(report.is_adaptive for report in reports):
+        if self._is_adaptive:
             told = Rates(*(one * TOLD_PART for one in self._told))
             is_found = self._adaptive.epoch > 0 or told.requests == math.inf
             found = Rates(self._adaptive.rate) if is_found else UNLIMITED
             adaptive = _least([told, found])
         return _least([adaptive, *(report.limit for report in reports)])
+
+    @property
+    def _is_adaptive(self) -> bool:
+        users = self._users.values()
+        return any(user.report.is_adaptive for user in users if user.is_present)
 
     def renew(self, name: str, report: Report) -> Lease:
         """Hear what a share has done and wants; the lease that it has from now on."""
@@ -163,9 +173,11 @@ class Governing:
         if report.is_short[0] and seconds > 0:
             self._speed_up(seconds, answered, report.seconds - before.seconds)
         refused = report.refused - before.refused
-        if refused and report.refused_epoch >= self._adaptive.epoch:
+        if not refused or not self._is_adaptive:
+            return
+        if report.refused_epoch >= self._adaptive.epoch:
             self._slow_down(user, now)
-        elif refused:
+        else:
             self._adaptive.refuse_more(refused)
 
     def _note_closing(self, user: _User, now: float) -> None:
@@ -176,7 +188,8 @@ class Governing:
         self._closed_until = max(self._closed_until, until)
 
     def _slow_down(self, user: _User, now: float) -> None:
-        recent = sum(user.usage(0) for user in self._users.values())
+        is_known = any(user.has_history for user in self._users.values())
+        recent = sum(user.usage(0) for user in self._users.values()) if is_known else None
         self._adaptive.refuse(now, self._accepted, recent)
         if now >= self._closed_until:
             self._closed_until = now + PAUSE_SECONDS

@@ -91,6 +91,7 @@ class Share:
         self._sent = [0.0] * len(Rates._fields)
         self._refused = self._answered = 0
         self._refused_epoch = -1
+        self._open_epoch = 0
         self._seconds = 0.0
 
     @property
@@ -194,6 +195,8 @@ class Share:
             if has_new_epoch:
                 bucket.drain(now)
         self._limiting = [bucket for bucket in self._buckets if bucket.rate < math.inf]
+        if not self._limiting:
+            self._open_epoch = lease.epoch
         if lease.closed_for > 0:
             self._close_until(now + lease.closed_for, now)
 
@@ -251,8 +254,7 @@ class Share:
 
     def _note_refusal(self, ticket: Ticket | None, retry_after: float | None, now: float) -> None:
         self._refused += 1
-        epoch = self._lease.epoch if self._lease is not None else 0
-        sent_in = ticket.epoch if ticket is not None else epoch
+        sent_in = ticket.epoch if ticket is not None else self._open_epoch
         is_news = sent_in > self._refused_epoch
         self._refused_epoch = max(self._refused_epoch, sent_in)
         if retry_after is not None:
