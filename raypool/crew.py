@@ -86,6 +86,7 @@ class Crew:
                 max_attempts=config.retry.max_attempts,
                 max_turns_per_task=config.max_turns_per_task,
                 parse_attempts=config.parse_attempts,
+                prices=config.prices,
             ),
         )
 

@@ -256,6 +256,12 @@ class BackendContract:
         self._check_hides_secrets(f"{backend!r} {backend} {session!r}")
 
     @_with_open_backend
+    async def test_no_account_shows_a_secret(self, backend: Backend) -> None:
+        account = getattr(backend, "account", None)
+
+        self._check_hides_secrets(repr(account() if account else None))
+
+    @_with_open_backend
     async def test_no_error_shows_a_secret(self, backend: Backend) -> None:
         events = await _turn(await backend.start(self.options), self._what_fails())
 

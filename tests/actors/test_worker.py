@@ -12,9 +12,11 @@ import pytest
 import ray
 
 from raypool import Agent, Pool, Response
-from raypool.agent import SessionOptions, Turn
+from raypool.agent import Prompt, SessionOptions, Turn
 from raypool.backends import FunctionBackend, ScriptedBackend
 from raypool.chain_run import TurnRules
+from raypool.config import Price
+from raypool.link import WorkerLink
 from raypool.messages import (
     Assignment,
     Notice,
@@ -59,6 +61,13 @@ class BlockingAgent(Agent):
         time.sleep(2.0)
 
 
+class Chaining(Agent):
+    """An agent that asks another turn."""
+
+    def handle_response(self, turn: Turn, response: Response) -> Prompt | None:
+        return Prompt("two") if turn.number == 1 else None
+
+
 @pytest.fixture
 def start_worker(local_ray: None) -> Iterator[StartWorker]:
     dispatcher: Any = ray.remote(Dispatcher)
@@ -66,8 +75,15 @@ def start_worker(local_ray: None) -> Iterator[StartWorker]:
         dispatcher.options(name="alone/dispatcher", namespace="tests", num_cpus=0).remote()
     ]
 
-    def start(backend: Any, *, agent: type[Agent] = Agent, concurrency: int = 1) -> Any:
-        spec = WorkerSpec(ALONE, "alone-1", "tester", concurrency, TurnRules(turn_timeout=60.0))
+    def start(
+        backend: Any,
+        *,
+        agent: type[Agent] = Agent,
+        concurrency: int = 1,
+        prices: dict[str, Price] | None = None,
+    ) -> Any:
+        rules = TurnRules(turn_timeout=60.0, prices=prices)
+        spec = WorkerSpec(ALONE, "alone-1", "tester", concurrency, rules)
         groups: dict[str, Any] = {"concurrency_groups": concurrency_groups(concurrency)}
         payload = pack(agent, {}, backend, Pool)
         actor_class: Any = ray.remote(**groups)(Worker)
@@ -172,6 +188,48 @@ def test_cancelled_tasks_are_dropped_from_an_envelope_that_runs(
 
     answered = {outcome.number: outcome.answer is not None for outcome in outcomes}
     assert answered == {1: True, 2: False, 3: True}
+
+
+def test_recall_gives_back_what_has_not_started_and_lets_the_rest_run(
+    start_worker: StartWorker,
+) -> None:
+    worker = start_worker(ScriptedBackend(latency=0.5))
+
+    stream = worker.turn.remote(envelope(1, 2, 3))
+    while ray.get(worker.status.remote()).running != [1]:
+        pass
+    recalled = asyncio.run(WorkerLink(worker).recall([1, 2, 3]))
+    outcomes = streamed(stream)
+
+    assert recalled == [2, 3]
+    returned = {outcome.number: outcome.is_returned for outcome in outcomes}
+    assert returned == {1: False, 2: True, 3: True}
+
+
+def test_task_pauses_in_one_call_and_goes_on_in_another(start_worker: StartWorker) -> None:
+    worker = start_worker(ScriptedBackend(), agent=Chaining)
+    work = encode([Assignment(1, "task-1", "one", exchanges=1)])
+
+    [first] = decode_outcomes(ray.get(worker.turn_of_one.remote(work)))
+    [last] = decode_outcomes(ray.get(worker.turn_of_one.remote(work)))
+
+    assert (first.is_paused, first.answer, first.requests) == (True, None, 1)
+    assert last.answer is not None
+    assert (last.answer.text, last.turns, last.requests) == ("two", 2, 1)
+
+
+def test_worker_that_starts_tells_its_terms_and_prices_by_the_table_of_the_pool(
+    start_worker: StartWorker,
+) -> None:
+    prices = {"scripted": Price(input_mtok=1_000_000, output_mtok=2_000_000)}
+    worker = start_worker(ScriptedBackend(), prices=prices)
+    link = WorkerLink(worker)
+
+    asyncio.run(link.start(None))
+    [outcome] = decode_outcomes(ray.get(worker.turn_of_one.remote(envelope(1))))
+
+    assert (link.terms.model, link.terms.provider, link.terms.is_priced) == ("scripted", "", True)
+    assert outcome.cost_usd == 3.0
 
 
 def test_worker_has_its_own_process_and_says_which(start_worker: StartWorker) -> None:
