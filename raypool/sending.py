@@ -90,5 +90,5 @@ class Sending:
             self._rest(worker)
 
     def _rest(self, worker: WorkerRecord) -> None:
-        if worker.has_slot:
+        if worker.has_slot and not worker.is_leaving:
             self._ready.rest(worker)

@@ -195,3 +195,18 @@ def test_worker_whose_task_must_go_alone_waits_at_no_gate() -> None:
     assert sent == {"crew-1": [1]}
     assert stage.send() == {}
     assert [record.number for record in gate.out] == [1]
+
+
+@pytest.mark.parametrize("room", [0, 5])
+def test_worker_that_may_not_have_what_waits_is_looked_at_once(room: int) -> None:
+    stage, _ = narrow(room=room, routing=NextFree())
+    stage.notify(stage.a, 9)
+    stage.a.notices[9].tries.deaths = 1
+    stage.scheduler.dismiss(stage.b)
+
+    stage.accept(1)
+
+    assert stage.send() == {}
+    stage.a.notices.clear()
+    stage.scheduler.resume(stage.a)
+    assert stage.send() == ({"crew-1": [1]} if room else {})
