@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_origin
 
@@ -323,6 +323,40 @@ def _checked_size(option: str, size: int | None, autoscale: Autoscale | None) ->
             f"to {autoscale.max_size}, got {size}"
         )
     return size
+
+
+def checked_sizes(
+    known: Sequence[str], size: int | None, roles: Mapping[str, int] | None
+) -> dict[str, int]:
+    """How many workers each role is to have, of those that `Pool.scale` names.
+
+    Raises:
+        ValueError: says what it must be and what came.
+    """
+    if (size is None) == (roles is None):
+        raise ValueError("scale takes a size or roles, and not both")
+    if roles is None:
+        if len(known) > 1:
+            raise ValueError(
+                f"scale must be told of which role: the pool has {', '.join(sorted(known))}; "
+                f"scale(roles={{{known[0]!r}: {size!r}}}) scales one"
+            )
+        return {known[0]: _checked_count("size", size)}
+    if not isinstance(roles, Mapping) or not roles:
+        raise ValueError(f"roles must name how many workers of which role, got {roles!r:.80}")
+    for role in roles:
+        if role not in known:
+            raise ValueError(
+                f"roles must name roles that the pool has ({', '.join(sorted(known))}), "
+                f"got {role!r:.80}"
+            )
+    return {role: _checked_count(f"roles[{role!r}]", count) for role, count in roles.items()}
+
+
+def _checked_count(option: str, count: object) -> int:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ValueError(f"{option} must be a number of workers, 0 or more, got {count!r:.80}")
+    return count
 
 
 _SHOULD = re.compile(r"^(Input|Value|String|List|Dictionary) should ")

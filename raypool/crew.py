@@ -43,11 +43,11 @@ class Crew:
             keeps_ledger=config.ledger is not None,
         )
 
-    def start_all(self) -> dict[str, WorkerLink]:
-        """Ask Ray for every worker that the pool begins with; by name."""
+    def start_all(self, names: Iterable[str]) -> dict[str, WorkerLink]:
+        """Ask Ray for workers, all or none; by name."""
         links: dict[str, WorkerLink] = {}
         try:
-            for name in [self._naming.take(role) for role in self._config.crew]:
+            for name in names:
                 links[name] = self.start(name)
         except Exception:
             for link in links.values():
@@ -107,18 +107,26 @@ def _end_orphan(name: str, namespace: str) -> None:
 
 
 async def await_ready(
-    config: PoolConfig, links: dict[str, WorkerLink], snapshots: dict[str, str | None]
+    config: PoolConfig,
+    links: dict[str, WorkerLink],
+    snapshots: dict[str, str | None],
+    *,
+    waits_for_place: bool = False,
 ) -> None:
     """Return when every worker is ready, its agent with the state that it has in `snapshots`.
+
+    With `waits_for_place` the `start_timeout` begins once they are placed, however long that
+    takes: Ray may have to add nodes first.
 
     Raises:
         PoolStartError: with the first cause, or what is missing after `start_timeout`.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + config.start_timeout
+    deadline = None if waits_for_place else loop.time() + config.start_timeout
     missing = await _each(links, (link.arrive() for link in links.values()), deadline)
     if missing:
         raise PoolStartError(_not_placed(config, missing, len(links)))
+    deadline = deadline or loop.time() + config.start_timeout
     starts = (link.start(snapshots.get(name)) for name, link in links.items())
     missing = await _each(links, starts, deadline)
     if missing:
@@ -130,14 +138,23 @@ async def await_ready(
 
 
 async def _each(
-    links: dict[str, WorkerLink], calls: Iterable[Awaitable[Any]], deadline: float
+    links: dict[str, WorkerLink], calls: Iterable[Awaitable[Any]], deadline: float | None
 ) -> list[str]:
     """Await a call to each worker; the names of those that have not answered in time."""
     if not links:
         return []
     tasks = {asyncio.ensure_future(call): name for name, call in zip(links, calls, strict=True)}
-    remaining = max(PATIENCE_AFTER_ARRIVAL, deadline - asyncio.get_running_loop().time())
-    done, late = await asyncio.wait(tasks, timeout=remaining, return_when=asyncio.FIRST_EXCEPTION)
+    remaining = None
+    if deadline is not None:
+        remaining = max(PATIENCE_AFTER_ARRIVAL, deadline - asyncio.get_running_loop().time())
+    try:
+        done, late = await asyncio.wait(
+            tasks, timeout=remaining, return_when=asyncio.FIRST_EXCEPTION
+        )
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        raise
     for task in done:
         error = task.exception()
         if error is not None:
@@ -156,13 +173,18 @@ def _why(name: str, error: BaseException) -> str:
     return f"worker {name!r} could not start: {type(cause).__name__}: {cause}"
 
 
-def _not_placed(config: PoolConfig, missing: list[str], size: int) -> str:
+def asked_of_ray(config: PoolConfig) -> str:
+    """What each worker asks Ray for, for a person."""
     asked = {key: value for key, value in config.worker_resources.items() if value}
+    return f"each asks for {asked or 'no resources'}"
+
+
+def _not_placed(config: PoolConfig, missing: list[str], size: int) -> str:
     has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     return (
         f"{len(missing)} of {size} workers could not be placed within "
-        f"{config.start_timeout:g} s: each asks for {asked or 'no resources'}; the cluster has "
+        f"{config.start_timeout:g} s: {asked_of_ray(config)}; the cluster has "
         f"{_brief(has)}, of which {_brief(free)} free. "
         "Ask for less with worker_resources=…, or add nodes"
     )

@@ -20,6 +20,8 @@ from raypool.desk import Desks
 from raypool.errors import LedgerError, PoolStartError, PoolStopped, UnknownWorker
 from raypool.group_commit import GroupCommit
 from raypool.intake import Intake
+from raypool.joining import Joining
+from raypool.leaving import Leaving
 from raypool.ledger import POOL_NAME, WORKER_ROLES, Ledger
 from raypool.link import WorkerGone, WorkerLink
 from raypool.listening import Listening
@@ -43,6 +45,7 @@ from raypool.replacing import Replacer
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import make_routing
+from raypool.scaling import Scaler
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
 from raypool.sqlite_ledger import SqliteLedger
@@ -98,7 +101,8 @@ class Dispatcher:
         try:
             self._naming = self._named(ledger)
             self._crew = Crew(self._config, self._payloads, self._naming)
-            self._links = await asyncio.to_thread(self._crew.start_all)
+            names = [self._naming.take(role) for role in self._config.crew]
+            self._links = await asyncio.to_thread(self._crew.start_all, names)
             ledger.set_meta(WORKER_ROLES, json.dumps(self._naming.by_number))
             snapshots = {name: ledger.snapshot(name) for name in self._links}
             await await_ready(self._config, self._links, snapshots)
@@ -274,12 +278,10 @@ class Dispatcher:
 
     async def status(self) -> PoolStatus:
         """The pool as it is now; every worker is asked."""
-        links = self._links
-        reports = await asyncio.gather(*(link.status() for link in links.values()))
-        workers = [
-            self._worker_status(self._scheduler.roster[name], report)
-            for name, report in zip(links, reports, strict=True)
-        ]
+        present = sorted(self._scheduler.roster, key=lambda worker: number_of(worker.name))
+        links = [self._links[worker.name] for worker in present]
+        reports = await asyncio.gather(*(link.status() for link in links))
+        workers = list(map(self._worker_status, present, reports))
         running = sum(worker.running for worker in workers)
         tally = self._tally
         return PoolStatus(
@@ -294,7 +296,22 @@ class Dispatcher:
             cost_usd=tally.cost_usd,
             unpriced=tally.unpriced,
             workers=workers,
+            scaling=self._scaler.why,
         )
+
+    async def scale(self, sizes: dict[str, int]) -> None:
+        """Have each of these roles have so many workers; see `Scaler.scale`.
+
+        Raises:
+            PoolStopped: the pool stops, and changes no size any more.
+        """
+        try:
+            if self._stopping is None:
+                await self._scaler.scale(sizes)
+        except asyncio.CancelledError:
+            raise self._has_stopped() from None
+        if self._stopping is not None:
+            raise self._has_stopped()
 
     async def stop(self, drain: bool, grace: float) -> int:
         """Stop the pool and end its workers; how many tasks are left unfinished.
@@ -311,6 +328,7 @@ class Dispatcher:
     async def _stop(self, drain: bool, grace: float) -> int:
         if drain:
             await self._unless_hurried(self._sender.finish_up_to(self._intake.last_number))
+        self._scaler.close()
         self._sender.close()
         ends = [link.stop(grace, STOP_REASON) for link in self._links.values()]
         ending = asyncio.gather(*ends, return_exceptions=True)
@@ -384,8 +402,17 @@ class Dispatcher:
         self._intake = Intake(
             self._ledger, self._scheduler, self._desks, self._broadcast, totals.last_number
         )
+        self._sender.adopt = self._intake.adopt
+        self._listening = Listening(self._links, self._broadcast)
+        self._begin_telemetry()
+        self._join_crew()
+        await self._resume()
+        self._scaler.begin()
+
+    def _join_crew(self) -> None:
+        """Join the parts by which workers come and go."""
         replacer = Replacer(
-            config,
+            self._config,
             self._crew,
             self._links,
             ledger=self._ledger,
@@ -393,12 +420,36 @@ class Dispatcher:
             sender=self._sender,
             broadcast=self._broadcast,
         )
-        self._sender.adopt = self._intake.adopt
-        self._sender.replace = replacer.replace
-        self._listening = Listening(self._links, self._broadcast)
         replacer.on_return = lambda worker: self._listening.join(worker.name)
-        self._begin_telemetry()
-        await self._resume()
+        self._sender.replace = replacer.replace
+        joining = Joining(
+            self._config,
+            self._crew,
+            self._naming,
+            self._links,
+            ledger=self._ledger,
+            scheduler=self._scheduler,
+            sender=self._sender,
+            broadcast=self._broadcast,
+            listening=self._listening,
+            new_record=self._new_record,
+        )
+        leaving = Leaving(
+            self._naming,
+            self._links,
+            scheduler=self._scheduler,
+            sender=self._sender,
+            broadcast=self._broadcast,
+            listening=self._listening,
+        )
+        self._scaler = Scaler(
+            self._config,
+            scheduler=self._scheduler,
+            joining=joining,
+            leaving=leaving,
+            broadcast=self._broadcast,
+            clock=self._clock,
+        )
 
     def _begin_telemetry(self) -> None:
         if self._handler is not None:

@@ -15,7 +15,7 @@ import msgspec
 
 from raypool.agent import Agent, RoleAgent
 from raypool.backends.base import Backend
-from raypool.config import Autoscale, Budget, Price, RateLimit, RetryPolicy
+from raypool.config import Autoscale, Budget, Price, RateLimit, RetryPolicy, checked_sizes
 from raypool.connection import connect
 from raypool.errors import InvalidTask, PoolStartError, PoolStopped
 from raypool.messages import PoolInfo
@@ -269,6 +269,25 @@ class Pool(Racing):
             UnknownWorker: the pool has no worker of that name.
         """
         self._client.call("resume", worker)
+
+    def scale(self, size: int | None = None, *, roles: Mapping[str, int] | None = None) -> None:
+        """Have so many workers, or so many of each of these roles; returns when it is so.
+
+        A pool that grows waits until the new workers are ready. One that shrinks lets idle
+        workers go at once and busy ones after their running turn: then they take no more tasks,
+        others get what they had not started, and their sessions go on elsewhere. Without workers
+        tasks wait. With `autoscale` the size goes on from there, within its bounds.
+
+        Args:
+            size: how many workers, of a pool with one role.
+            roles: how many workers of each role that is named; the others stay as they are.
+
+        Raises:
+            ValueError: it is no number of workers, or of a role that the pool does not have.
+            PoolStartError: the new workers cannot come; the pool goes on as it was.
+            PoolStopped: the pool has stopped, or stops.
+        """
+        self._client.call("scale", checked_sizes(self._info.roles, size, roles))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _attach, (self._info,)

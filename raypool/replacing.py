@@ -58,7 +58,10 @@ class Replacer:
     async def _bring_back(self, worker: WorkerRecord) -> None:
         for wait in self._waits:
             await asyncio.sleep(wait)
-            link = await self._start(worker.name)
+            link = None if worker.is_leaving else await self._start(worker.name)
+            if worker.is_leaving:
+                self._drop(worker, link)
+                return
             if link is not None:
                 self._welcome(worker, link)
                 return
@@ -68,6 +71,12 @@ class Replacer:
             worker.name,
             len(worker.notices),
         )
+        self._sender.settled(self._scheduler.worker_gone(worker))
+
+    def _drop(self, worker: WorkerRecord, link: WorkerLink | None) -> None:
+        """Its place was given up meanwhile."""
+        if link is not None:
+            link.kill()
         self._sender.settled(self._scheduler.worker_gone(worker))
 
     async def _start(self, name: str) -> WorkerLink | None:

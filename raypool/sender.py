@@ -169,9 +169,9 @@ class Sender:
         self.settled(self._scheduler.take_back(worker, recalled))
 
     async def finish(self, worker: WorkerRecord) -> None:
-        """Return when `worker` has nothing left to do, or is dead."""
+        """Return when `worker` has nothing left to do, or is dead for good."""
         progress = self._progress[worker.name]
-        while worker.is_healthy and not worker.is_empty:
+        while worker.is_coming_back or (worker.is_healthy and not worker.is_empty):
             progress.clear()
             await progress.wait()
 

@@ -105,6 +105,8 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
         cost_usd: what the priced turns cost, in USD.
         unpriced: completed tasks whose price is not known; `cost_usd` leaves them out.
         workers: one entry per worker, in the order of their numbers.
+        scaling: what keeps the pool from having the workers it should have; `None` when nothing
+            does.
         blocked: why nothing is sent, and what to do; `None` while something is.
         budget: what is spent of the budget; `None` when there is none.
         limits: one entry per provider, key and model.
@@ -124,6 +126,7 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     blocked: str | None = None
     budget: BudgetStatus | None = None
     limits: list[LimitStatus] = msgspec.field(default_factory=list)
+    scaling: str | None = None
 
     @property
     def busy(self) -> int:

@@ -14,6 +14,7 @@ from raypool.config import (
     RetryPolicy,
     RoleConfig,
     check_resources,
+    checked_sizes,
 )
 
 
@@ -282,3 +283,49 @@ def test_resources_that_ray_does_not_have_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         check_resources(resources)
+
+
+@pytest.mark.parametrize(
+    ("known", "size", "roles", "message"),
+    [
+        (("expert",), None, None, "scale takes a size or roles, and not both"),
+        (("expert",), 3, {"expert": 3}, "scale takes a size or roles, and not both"),
+        (("expert",), -1, None, "size must be a number of workers, 0 or more, got -1"),
+        (("expert",), 2.5, None, "size must be a number of workers, 0 or more, got 2.5"),
+        (("expert",), True, None, "size must be a number of workers, 0 or more, got True"),
+        (
+            ("historian", "chemist"),
+            3,
+            None,
+            "scale must be told of which role: the pool has chemist, historian; "
+            "scale(roles={'historian': 3}) scales one",
+        ),
+        (
+            ("historian", "chemist"),
+            None,
+            {"poet": 1},
+            "roles must name roles that the pool has (chemist, historian), got 'poet'",
+        ),
+        (
+            ("historian", "chemist"),
+            None,
+            {"chemist": -2},
+            "roles['chemist'] must be a number of workers, 0 or more, got -2",
+        ),
+        (("expert",), None, {}, "roles must name how many workers of which role, got {}"),
+        (("expert",), None, 3, "roles must name how many workers of which role, got 3"),
+    ],
+)
+def test_wrong_size_to_scale_to_is_refused(
+    known: tuple[str, ...], size: Any, roles: Any, message: str
+) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 - the whole message is compared
+        checked_sizes(known, size, roles)
+
+    assert str(raised.value) == message
+
+
+def test_size_to_scale_to_is_of_the_only_role_or_of_those_that_are_named() -> None:
+    assert checked_sizes(("expert",), 0, None) == {"expert": 0}
+    assert checked_sizes(("expert",), None, {"expert": 3}) == {"expert": 3}
+    assert checked_sizes(("historian", "chemist"), None, {"chemist": 4}) == {"chemist": 4}

@@ -51,7 +51,8 @@ LAYERS = [
     "worker client governor",
     "link waiting governor_link",
     "sender crew listening",
-    "replacing",
+    "replacing joining leaving",
+    "scaling",
     "dispatcher",
     "starting",
     # The handle

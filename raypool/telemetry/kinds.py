@@ -33,6 +33,7 @@ EventName: TypeAlias = Literal[
     "breaker.closed",
     "scale.up",
     "scale.down",
+    "scale.held",
     "telemetry.dropped",
 ]
 
@@ -191,6 +192,9 @@ EVENTS: dict[EventName, EventKind] = {
     "breaker.closed": EventKind("A request has succeeded, or somebody says so: sending goes on."),
     "scale.up": EventKind("The pool grows.", ("workers", "added", "reason")),
     "scale.down": EventKind("The pool shrinks.", ("workers", "removed", "reason")),
+    "scale.held": EventKind(
+        "The pool does not grow as far as what waits would have it.", ("workers", "reason")
+    ),
     "telemetry.dropped": EventKind(
         "Events were lost before this one: they came faster than they were read.",
         ("count", "where"),
