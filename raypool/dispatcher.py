@@ -19,6 +19,8 @@ from raypool.crew import Crew, await_ready
 from raypool.desk import Desks
 from raypool.errors import LedgerError, PoolStartError, PoolStopped, UnknownWorker
 from raypool.group_commit import GroupCommit
+from raypool.hedger import Hedger
+from raypool.hedging import Hedging
 from raypool.intake import Intake
 from raypool.joining import Joining
 from raypool.leaving import Leaving
@@ -295,6 +297,8 @@ class Dispatcher:
             output_tokens=tally.output_tokens,
             cost_usd=tally.cost_usd,
             unpriced=tally.unpriced,
+            extra_turns=tally.extra_turns,
+            extra_cost_usd=tally.extra_cost_usd,
             workers=workers,
             scaling=self._scaler.why,
         )
@@ -395,6 +399,7 @@ class Dispatcher:
             self._scheduler,
             self._links,
             recorder,
+            self._new_hedger(),
             desks=self._desks,
             broadcast=self._broadcast,
             clock=self._clock,
@@ -467,6 +472,13 @@ class Dispatcher:
         settings = self._config.by_role[role]
         window = functools.partial(Window, settings.concurrency, settings.mailbox_limit)
         return WorkerRecord(name, role, window, self._gate)
+
+    def _new_hedger(self) -> Hedger:
+        """What starts second copies; none where each worker remembers what it has run."""
+        config = self._config
+        share = 0.0 if config.memory == "worker" else config.hedge_share
+        hedging = Hedging(self._clock, after=config.hedge_after, share=share)
+        return Hedger(hedging, self._scheduler, self._tally, self._broadcast, self._clock)
 
     def _worker(self, name: str) -> WorkerRecord:
         roster = self._scheduler.roster

@@ -77,7 +77,8 @@ class Hedging:
     not used of that is kept for 1,000 turns and no longer: when all turns become slow at once, a
     copy of each would make it worse.
 
-    Tasks in a session, of a race, for a certain worker, and those that stream are not hedged.
+    Not hedged are tasks in a session, of a race or for a certain worker, those that stream, and
+    those that a worker has died with.
 
     Args:
         clock: where the time is read.
@@ -202,7 +203,8 @@ class Hedging:
     def _after_of(self, record: TaskRecord) -> After | None:
         task = record.task
         is_bound = task.session is not None or task.race is not None or task.worker is not None
-        if is_bound or record.streams:
+        has_copy = record.copy is not None or record.original is not None
+        if is_bound or has_copy or record.streams or record.tries.deaths:
             return None
         return self._after if task.hedge_after is None else task.hedge_after
 

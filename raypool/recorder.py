@@ -29,13 +29,17 @@ NAMES: dict[str, EventName] = {
 
 
 class Ended(NamedTuple):
-    """A task whose ending is decided, and what its clients get beside what is recorded."""
+    """A task whose ending is decided, and what its clients get beside what is recorded.
+
+    `was_in_vain` when it has lost a race and had begun.
+    """
 
     record: TaskRecord
     ending: Ending
     events: list[Event] | None = None
     exception: bytes | None = None
     parsed: bytes | None = None
+    was_in_vain: bool = False
 
     def delivery(self, ticket: int) -> Delivery:
         """What the client with that ticket gets; the conversation stays in the ledger."""
@@ -89,7 +93,7 @@ class Recorder:
                     self._desks.put(client, Delivery(ticket, None, ledger_error=str(error)))
             return self._release(ended, are_recorded=False)
         for one in ended:
-            self._tally.add(one.ending)
+            self._tally.add(one.ending, was_in_vain=one.was_in_vain)
             if self._broadcast.is_watched:
                 self._tell(one)
             for client, ticket in one.record.watchers:

@@ -11,6 +11,7 @@ from typing import Any
 from raypool.clock import Clock
 from raypool.desk import Desks
 from raypool.errors import LedgerError, UnknownWorker
+from raypool.hedger import Hedger
 from raypool.link import WorkerGone, WorkerLink
 from raypool.messages import Notice, Outcome, Piece
 from raypool.recorder import Ended, Recorder
@@ -39,6 +40,7 @@ class Sender:
         scheduler: Scheduler,
         links: dict[str, WorkerLink],
         recorder: Recorder,
+        hedger: Hedger,
         *,
         desks: Desks,
         broadcast: Broadcast,
@@ -47,6 +49,8 @@ class Sender:
         self._scheduler = scheduler
         self._links = links
         self._recorder = recorder
+        self._hedger = hedger
+        hedger.send = self._begin_to_send
         self._desks = desks
         self._broadcast = broadcast
         self._clock = clock
@@ -60,17 +64,20 @@ class Sender:
         self.adopt: Adopt | None = None
         self.replace: Callable[[WorkerRecord], bool] | None = None
 
-    def pump(self) -> None:
-        """Send every worker what it has room for."""
+    def pump(self, free: Iterable[WorkerRecord] = ()) -> None:
+        """Send every worker what it has room for; those that are `free` still, what is late."""
         if self._is_closed:
             return
         for worker, records in self._scheduler.envelopes():
-            self.begin(self._send(worker, records))
+            self._hedger.sent(worker, records)
+            self._begin_to_send(worker, records)
+        self._hedger.look(free)
         self._set_timer()
 
     def close(self) -> None:
         """Send nothing more, and bring no worker back."""
         self._is_closed = True
+        self._hedger.close()
         if self._timer is not None:
             self._timer.cancel()
         for task in self._until_closed:
@@ -87,7 +94,10 @@ class Sender:
             await asyncio.wait(self._under_way, timeout=left)
 
     def record(self, ended: list[Ended], snapshots: dict[str, str] | None = None) -> None:
-        """Have endings committed and delivered."""
+        """Have endings committed and delivered; what runs in vain is interrupted."""
+        for one in ended:
+            if one.record.loser is not None:
+                self.begin(self._cancel_held(one.record.loser, [one.record.number]))
         if (ended or snapshots) and not self._is_deaf:
             self.begin(self._record(ended, snapshots or {}))
 
@@ -95,7 +105,7 @@ class Sender:
         """Record what has ended, and send what may have found a worker."""
         self.record([Ended(*one) for one in decided])
         self._tell_who_waits()
-        self.pump()
+        self.pump(self._scheduler.roster)
 
     def cancel(self, records: Iterable[TaskRecord]) -> None:
         """Cancel tasks: those in line at once, those that a worker has through it."""
@@ -104,14 +114,13 @@ class Sender:
         for record in records:
             if record.has_ended:
                 continue
-            copy = record.copy
             ending = self._scheduler.cancel(record)
             if ending is not None:
                 ended.append(Ended(record, ending))
-            others = [] if copy is None else [copy.worker]
-            if ending is None or record.is_kept:
-                others.append(record.worker)
-            for name in others:
+            holders = [record.worker] if ending is None or record.is_kept else []
+            if record.copy is not None:
+                holders.append(record.copy.worker)
+            for name in holders:
                 if name is not None:
                     held.setdefault(name, []).append(record.number)
         self.record(ended)
@@ -166,6 +175,7 @@ class Sender:
         except WorkerGone as error:
             self._lose(worker, link, error)
             return
+        self._hedger.returned(worker, recalled)
         self.settled(self._scheduler.take_back(worker, recalled))
 
     async def finish(self, worker: WorkerRecord) -> None:
@@ -200,6 +210,9 @@ class Sender:
                 await _first_of(link.finished(worker.sent), progress.wait())
             else:
                 await progress.wait()
+
+    def _begin_to_send(self, worker: WorkerRecord, records: list[TaskRecord]) -> None:
+        self.begin(self._send(worker, records))
 
     async def _send(self, worker: WorkerRecord, records: list[TaskRecord]) -> None:
         link = self._links[worker.name]
@@ -240,6 +253,7 @@ class Sender:
         took_tasks = worker.takes_tasks
         for outcome in outcomes:
             settled = self._scheduler.settle(worker, outcome)
+            self._hedger.settled(worker, outcome, settled)
             if isinstance(settled, Decided):
                 ended.append(_ended(settled, outcome))
             elif isinstance(settled, Delayed):
@@ -250,7 +264,7 @@ class Sender:
         self._progress[worker.name].set()
         self._moved.set()
         if worker.halted is None:
-            self.pump()  # what the worker has not used may be another's
+            self.pump((worker,))  # what the worker has not used may be another's
         else:
             self.settled(self._scheduler.halt(worker, worker.halted))
             if took_tasks and not self._is_closed:
@@ -283,6 +297,7 @@ class Sender:
         if self._is_deaf or not worker.is_healthy or link is not self._links.get(worker.name):
             return
         link.kill()
+        self._hedger.lost(worker)
         why = f"worker {worker.name!r} died: {error}"
         held = len(worker.held)
         dropped = self._scheduler.blame_notice(worker)
@@ -321,10 +336,11 @@ class Sender:
         except WorkerGone as error:
             self._lose(worker, link, error)
             return
+        self._hedger.returned(worker, dropped)
         ended = [self._scheduler.drop(worker, number) for number in dropped]
         self.record([Ended(*one) for one in ended if one is not None])
         self._tell_who_waits()
-        self.pump()
+        self.pump((worker,))
 
     async def _record(self, ended: list[Ended], snapshots: dict[str, str]) -> None:
         followed = await self._recorder.record(ended, snapshots)
@@ -339,7 +355,7 @@ class Sender:
         ended, _ = self._scheduler.wake()
         self.record([Ended(*one) for one in ended])
         self._tell_who_waits()
-        self.pump()
+        self.pump(self._scheduler.roster)
 
     def _set_timer(self) -> None:
         """Wake when something goes on by itself, unless that is due already."""
@@ -400,9 +416,11 @@ async def _first_of(asking: Coroutine[Any, Any, None], moving: Coroutine[Any, An
 
 def _ended(settled: Decided, outcome: Outcome) -> Ended:
     answer, failure = outcome.answer, outcome.failure
+    is_beaten = settled.record.task.race is not None and settled.ending.state == "cancelled"
     return Ended(
         *settled,
         events=answer.events if answer else None,
         exception=failure.exception if failure else None,
         parsed=answer.parsed if answer else None,
+        was_in_vain=is_beaten and outcome.requests > 0,
     )

@@ -44,7 +44,7 @@ LAYERS = [
     "places",
     "sending",
     "scheduler",
-    "recorder",
+    "recorder hedger",
     "intake",
     # Actors, and what speaks to them
     "names connection",

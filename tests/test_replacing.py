@@ -14,6 +14,8 @@ from raypool.config import PoolConfig, RetryPolicy
 from raypool.desk import Desks
 from raypool.errors import LedgerError
 from raypool.group_commit import GroupCommit
+from raypool.hedger import Hedger
+from raypool.hedging import Hedging
 from raypool.link import WorkerGone
 from raypool.messages import Answer, Assignment, Batch, Notice, Outcome
 from raypool.recorder import Recorder
@@ -120,6 +122,7 @@ class House:
             self.scheduler,
             self.links,
             recorder,
+            Hedger(Hedging(clock), self.scheduler, tally, self.broadcast, clock),
             desks=self.desks,
             broadcast=self.broadcast,
             clock=clock,

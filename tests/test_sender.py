@@ -14,6 +14,9 @@ from raypool.clock import SystemClock
 from raypool.config import RetryPolicy
 from raypool.desk import Desks
 from raypool.errors import LedgerError, UnknownWorker
+from raypool.hedger import Hedger
+from raypool.hedging import Hedging
+from raypool.ledger import Totals
 from raypool.link import WorkerGone
 from raypool.messages import (
     Answer,
@@ -34,6 +37,7 @@ from raypool.roster import Roster, WorkerRecord
 from raypool.routing import RoundRobin
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
+from raypool.tally import Tally
 from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast
 from raypool.window import Window
@@ -184,11 +188,12 @@ class Floor:
 
     Attributes:
         a, b: the workers' links.
+        tally: what was spent in vain.
         replaced: the names of the workers that were to be replaced.
         returns: those may come back.
     """
 
-    def __init__(self, policy: RetryPolicy = QUICK) -> None:
+    def __init__(self, policy: RetryPolicy = QUICK, *, after: float | None = None) -> None:
         clock = SystemClock()
         self.clock = clock
         gate = ClosingGate(clock)
@@ -201,6 +206,7 @@ class Floor:
         self.links: Any = {"crew-1": self.a, "crew-2": self.b}
         self.desks = Desks(clock)
         self.broadcast = Broadcast(clock, "crew")
+        self.tally = Tally(Totals())
         self.replaced: list[str] = []
         self.returns = False
         recorder: Any = self.recorder
@@ -208,6 +214,7 @@ class Floor:
             self.scheduler,
             self.links,
             recorder,
+            Hedger(Hedging(clock, after=after), self.scheduler, self.tally, self.broadcast, clock),
             desks=self.desks,
             broadcast=self.broadcast,
             clock=clock,

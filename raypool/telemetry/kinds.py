@@ -24,6 +24,8 @@ EventName: TypeAlias = Literal[
     "task.failed",
     "task.cancelled",
     "task.retried",
+    "task.hedged",
+    "task.hedge_lost",
     "tool.called",
     "tool.failed",
     "conversation.shortened",
@@ -99,6 +101,7 @@ FIELDS: dict[str, Field] = {
     "turns": Field("count", "exchanges with the backend"),
     "verdict": Field("name", "`refused`, `transient`, `invalid` or `fatal`"),
     "wait_seconds": Field("seconds", "how long until it goes on"),
+    "waited_seconds": Field("seconds", "how long its first turn had run without an answer"),
     "where": Field("name", "whose buffer was full: `worker`, `reader` or `handler`"),
     "workers": Field("count", "how many there are from now on"),
 }
@@ -169,6 +172,13 @@ EVENTS: dict[EventName, EventKind] = {
     "task.cancelled": EventKind("A task was cancelled, or skipped by its agent.", ("reason",)),
     "task.retried": EventKind(
         "A task's turn will be tried again.", ("attempts", "kind", "error_type", "wait_seconds")
+    ),
+    "task.hedged": EventKind(
+        "A task is late, and this worker runs a second copy of it.", ("waited_seconds",)
+    ),
+    "task.hedge_lost": EventKind(
+        "A worker has run a task in vain that another one has answered sooner.",
+        ("input_tokens", "output_tokens", "cost_usd"),
     ),
     "tool.called": EventKind("A tool has answered the model.", ("tool", "turn", "duration_ms")),
     "tool.failed": EventKind(

@@ -1,9 +1,10 @@
-"""Races: several workers answer one question, and the pool takes what they come to."""
+"""Several workers run one task: in races, and when the first of them is late."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from raypool import Agent, AgentStart, InvalidTask, Pool, RetryPolicy, Task, Tas
 from raypool.agent import Turn
 from raypool.backends import ScriptedBackend
 from raypool.task import Content
+from raypool.telemetry import TelemetryEvent
 from tests.scenarios.acting import seconds_of
 
 SIZE = 4
@@ -41,6 +43,7 @@ def pool(local_ray: None) -> Iterator[Pool]:
         agent=ByNumber,
         backend=ScriptedBackend(answer, latency=seconds_of),
         retry=RetryPolicy(max_attempts=1),
+        hedge_share=1.0,
     ) as pool:
         yield pool
 
@@ -85,6 +88,16 @@ def test_first_fails_when_all_workers_have(pool: Pool) -> None:
 
     with pytest.raises(TaskFailed, match="no line"):
         race.result(timeout=30)
+
+
+def test_what_losers_had_begun_is_counted_as_spent_in_vain(pool: Pool) -> None:
+    before = pool.status().extra_turns
+
+    race = pool.first("?", n=SIZE, metadata=asked(SLOW, SLOW, "0.5 quick", SLOW))
+    race.result(timeout=30)
+    race.losers(timeout=30)
+
+    assert pool.status().extra_turns == before + SIZE - 1
 
 
 def test_quorum_interrupts_who_is_not_needed_any_more(pool: Pool) -> None:
@@ -153,3 +166,39 @@ def test_race_takes_a_task_with_its_options_unless_it_has_a_session(pool: Pool) 
         pool.first(task, priority=1)
     with pytest.raises(InvalidTask, match="a race takes no session"):
         pool.quorum(Task("?", session="s"), n=2, agree=1)
+
+
+def hedged_and_lost(events: Iterator[TelemetryEvent]) -> list[TelemetryEvent]:
+    """The first two of the events that tell of second copies."""
+    told = (event for event in events if event.name in ("task.hedged", "task.hedge_lost"))
+    return [next(told), next(told)]
+
+
+def test_late_task_is_answered_by_a_second_worker(pool: Pool) -> None:
+    before = pool.status().extra_turns
+    with closing(pool.events()) as events:
+        prompts = asked(SLOW, *["quick"] * (SIZE - 1))
+        futures = [
+            pool.submit("?", hedge_after=0.2, metadata=prompts, id=f"hedged {k}")
+            for k in range(SIZE)
+        ]
+
+        answers = [future.result(timeout=30).text for future in futures]
+        hedged, lost = hedged_and_lost(events)
+
+    assert answers == ["quick"] * SIZE
+    assert f"{pool.name}-1" not in [future.worker for future in futures]
+    assert hedged.task == lost.task
+    assert hedged.fields["waited_seconds"] >= 0.2
+    assert lost.worker == f"{pool.name}-1"
+    assert pool.status().extra_turns == before + 1
+    assert pool.status().busy == 0
+
+
+def test_task_that_is_answered_in_time_has_no_copy(pool: Pool) -> None:
+    before = pool.status().extra_turns
+
+    futures = [pool.submit(f"question {k}", hedge_after=30.0) for k in range(40)]
+
+    assert [one.result(timeout=30).text for one in futures] == [f"question {k}" for k in range(40)]
+    assert pool.status().extra_turns == before
