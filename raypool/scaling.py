@@ -49,6 +49,7 @@ class Scaler:
         leaving: Leaving,
         broadcast: Broadcast,
         clock: Clock,
+        tick: float = TICK_SECONDS,
     ) -> None:
         self._config = config
         self._scheduler = scheduler
@@ -56,6 +57,7 @@ class Scaler:
         self._leaving = leaving
         self._broadcast = broadcast
         self._clock = clock
+        self._tick = tick
         self._autoscalers = {
             role: Autoscaler(settings.autoscale, clock)
             for role, settings in config.by_role.items()
@@ -176,7 +178,7 @@ class Scaler:
             if not self._by_hand.locked():
                 for role in self._autoscalers:
                     self._adapt(role)
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(self._tick)
 
     def _adapt(self, role: str) -> None:
         load = self._load(role)

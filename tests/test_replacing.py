@@ -282,3 +282,18 @@ async def test_nobody_is_brought_back_once_the_pool_stops(house: House) -> None:
     assert not house.dead.is_healthy
     assert house.links["crew-1"] is not late
     assert house.file.totals().unfinished == 1
+
+
+async def test_worker_whose_place_was_given_up_meanwhile_is_not_brought_back(house: House) -> None:
+    late = NewLink()
+    late.gate.clear()
+    house.crew.coming = [late]
+    house.die()
+    await house.reach(lambda: house.crew.started == [late])
+
+    house.sender.settled(house.scheduler.dismiss(house.dead))
+    late.gate.set()
+    await house.reach(lambda: not house.dead.is_coming_back)
+
+    assert late.is_dead
+    assert house.welcomed == []
