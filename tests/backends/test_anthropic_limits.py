@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypool.backends import Account, AnthropicBackend
@@ -81,6 +81,7 @@ def test_server_that_says_nothing_of_limits_has_none() -> None:
     assert limits_in({"request-id": "req_1"}) is None
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*headers("requests"), *headers("tokens")]), odd_texts))
 def test_no_header_is_an_error(told: dict[str, str]) -> None:
     limits = limits_in(told)

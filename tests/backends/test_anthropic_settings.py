@@ -17,7 +17,7 @@ from raypool.backends import AnthropicBackend
 from raypool.backends.anthropic import PLACEHOLDER_KEY
 from raypool.errors import PoolStartError
 from raypool.events import Event, TextEvent
-from raypool.testing import Fault, MessagesServer
+from raypool.testing import Fault, MessagesServer, ServerLimits
 
 KEY = "sk-ant-a-secret"
 VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "RAYPOOL_MODEL")
@@ -31,7 +31,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[MessagesServer]:
-    with MessagesServer(reply="Hello.") as server:
+    with MessagesServer(reply="Hello.", limits=ServerLimits(tells=False)) as server:
         yield server
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypool.testing import Answer, FakeClock, MessagesServer, ServerLimits, Traffic
@@ -133,6 +133,7 @@ def test_headers_tell_what_is_left_and_when_all_of_it_is_there_again(clock: Fake
     }
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(0, 400)), max_size=60),
     st.floats(0.1, 5.0),
