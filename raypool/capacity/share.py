@@ -87,6 +87,7 @@ class Share:
         self._told = UNLIMITED
         self._wanted = NOTHING
         self._short: set[Bucket] = set()
+        self._was_short = False
         self._number = 0
         self._sent = [0.0] * len(Rates._fields)
         self._refused = self._answered = 0
@@ -106,7 +107,9 @@ class Share:
         now = self._clock.monotonic()
         if now >= self._due_at:
             self._urge(now)
-        if self._is_open_for(amounts, now) or (self._urge(now) and self._is_open_for(amounts, now)):
+        if self._is_open_for(amounts, now):
+            return self._give_out(amounts, now)
+        if self._gains_by_asking and self._urge(now) and self._is_open_for(amounts, now):
             return self._give_out(amounts, now)
         return None
 
@@ -187,6 +190,7 @@ class Share:
         self._lease = lease
         self._expires_at = self._asked_at + lease.seconds
         self._due_at = self._asked_at + lease.renew_in
+        self._was_short = bool(self._short)
         self._short.clear()
         for k, bucket in enumerate(self._buckets):
             size = lease.request_size if k == 0 else None
@@ -222,6 +226,14 @@ class Share:
         )
 
     # Steps
+
+    @property
+    def _gains_by_asking(self) -> bool:
+        """A share that has just become short may get more at once, and one that still grows."""
+        lease = self._lease
+        if lease is None or not self._was_short:
+            return True
+        return lease.epoch == 0 and lease.found <= lease.limit.requests
 
     def _is_open_for(self, amounts: Rates, now: float) -> bool:
         if now < self._closed_until or now >= self._expires_at:
