@@ -178,6 +178,7 @@ class Scheduler:
         gives those in its line to others.
         """
         self._note_halt(worker, outcome)
+        self._ready.mark(worker)
         failure = outcome.failure
         is_spared = failure is not None and failure.verdict == "fatal" and worker.gate.is_broken
         record = self._let_go(worker, outcome.number, outcome)
@@ -239,7 +240,8 @@ class Scheduler:
         """
         holder = self.roster.get(record.worker)
         is_held = holder is not None and holder.held.get(record.number) is record
-        is_alone = record.copy is None and not record.has_ended and not record.is_cancelled
+        is_twin = record.copy is not None or record.original is not None
+        is_alone = not (is_twin or record.has_ended or record.is_cancelled)
         if not is_held or not is_alone or holder is worker or not worker.has_slot:
             return None
         if record.task.session is not None or record.tries.deaths or worker.is_leaving:

@@ -8,7 +8,16 @@ from raypool.task_record import TaskRecord
 
 
 class Slot(Reservation):
-    """Room for one task that is on its way."""
+    """Room for one task that is on its way.
+
+    Attributes:
+        number: the task's.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 class NarrowGate:
@@ -16,7 +25,7 @@ class NarrowGate:
 
     Attributes:
         room: how many may pass now.
-        out: the tasks for which something is set aside.
+        out: what is set aside.
         settled: what was told of each attempt, in order.
     """
 
@@ -26,7 +35,7 @@ class NarrowGate:
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.out: list[TaskRecord] = []
+        self.out: list[Slot] = []
         self.settled: list[tuple[int, Outcome | None]] = []
 
     def reserve(self, record: TaskRecord) -> bool:
@@ -34,8 +43,8 @@ class NarrowGate:
         if self.room < 1:
             return False
         self.room -= 1
-        record.reserved = Slot()
-        self.out.append(record)
+        record.reserved = slot = Slot(record.number)
+        self.out.append(slot)
         return True
 
     def opens_in(self) -> float | None:
@@ -46,6 +55,6 @@ class NarrowGate:
 
     def settle(self, record: TaskRecord, outcome: Outcome | None) -> None:
         assert isinstance(record.reserved, Slot)
-        self.out.remove(record)
+        self.out.remove(record.reserved)
         self.settled.append((record.number, outcome))
         self.room += 1

@@ -209,3 +209,10 @@ def test_copy_is_made_of_no_task_that_cannot_have_one(make: object) -> None:
     record = make(stage)  # type: ignore[operator]
 
     assert stage.scheduler.copy(record, stage.b) is None
+
+
+def test_task_has_one_copy_at_a_time(twins: Twins) -> None:
+    third = twins.stage.workers[2]
+
+    assert twins.stage.scheduler.copy(twins.record, third) is None
+    assert twins.stage.scheduler.copy(twins.copy, third) is None

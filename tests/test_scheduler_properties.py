@@ -1,10 +1,14 @@
-"""Whatever happens in whatever order: every task ends once, in its order, in one place."""
+"""Whatever happens in whatever order: every task ends once, in its order, in one place.
+
+Whoever is sent it, whatever is asked of its priority, and however narrow the gate.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,10 +22,11 @@ from raypool.messages import Answer, Failure, Notice, Outcome
 from raypool.records import AcceptedTask, Ending
 from raypool.retries import Retries
 from raypool.roster import NoticeRecord, Roster, WorkerRecord
-from raypool.routing import RoundRobin
+from raypool.routing import LeastLoaded, NextFree, RoundRobin, Routing
 from raypool.scheduler import Decided, Delayed, Scheduler
 from raypool.task_record import TaskRecord
 from raypool.window import Window
+from tests.gates import NarrowGate
 
 POLICY = RetryPolicy(max_attempts=3, max_deaths=2, initial_seconds=1.0, max_seconds=2.0)
 ROLES = ["chemist", "chemist", "historian"]
@@ -31,6 +36,13 @@ verdicts = st.sampled_from(["transient", "transient", "invalid", "fatal"])
 roles = st.sampled_from([None, *ROLES])
 sessions = st.sampled_from([None, None, "ann", "bob"])
 pins = st.sampled_from([None, None, None, "crew-1", "crew-3"])
+priorities = st.sampled_from([0, 0, 0, 1, 5])
+tenants = st.sampled_from([None, None, "dan", "eve"])
+races = st.sampled_from([None, None, None, "first", "second"])
+policies = st.sampled_from([RoundRobin, LeastLoaded, NextFree])
+asked = st.fixed_dictionaries(
+    {"session": sessions, "worker": pins, "priority": priorities, "tenant": tenants, "race": races}
+)
 longer_than_any_own_wait = st.floats(2.0, 400.0)
 
 
@@ -41,6 +53,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         super().__init__()
         self.clock = FakeClock(start=1_000.0)
         self.last_number = 0
+        self.joined = 0
         self.records: dict[int, TaskRecord] = {}
         self.uncommitted: list[TaskRecord] = []
         self.unrecorded: list[TaskRecord] = []
@@ -54,41 +67,48 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.moved: set[int] = set()
         self.closed_until = 0.0
         self.workers: list[WorkerRecord] = []
+        self.copied: set[int] = set()
+        self.narrow: NarrowGate | None = None
 
     @initialize(
         concurrency=st.integers(1, 4),
         limit=st.none() | st.integers(1, 3),
         count=st.integers(1, 30),
+        policy=policies,
+        room=st.none() | st.integers(1, 5),
     )
-    def start(self, concurrency: int, limit: int | None, count: int) -> None:
+    def start(
+        self,
+        concurrency: int,
+        limit: int | None,
+        count: int,
+        policy: type[Routing],
+        room: int | None,
+    ) -> None:
         self.concurrency = concurrency
-        gate = ClosingGate(self.clock)
+        self.narrow = None if room is None else NarrowGate(room)
+        gate = self.gate = self.narrow or ClosingGate(self.clock)
+        self.window = partial(Window, concurrency, limit)
         self.workers = [
-            WorkerRecord(f"crew-{number}", role, partial(Window, concurrency, limit), gate)
+            WorkerRecord(f"crew-{number}", role, self.window, gate)
             for number, role in enumerate(ROLES, start=1)
         ]
         roster, retries = Roster(self.workers), Retries(POLICY)
-        self.scheduler = Scheduler(roster, RoundRobin(), retries, self.clock)
-        self.accept(count, role=None, session=None, pin=None)
+        self.scheduler = Scheduler(roster, policy(), retries, self.clock)
+        self.accept(count, role=None, asked={})
 
-    @rule(count=st.integers(1, 12), role=roles, session=sessions, pin=pins)
-    def accept(self, count: int, role: str | None, session: str | None, pin: str | None) -> None:
+    @rule(count=st.integers(1, 12), role=roles, asked=asked)
+    def accept(self, count: int, role: str | None, asked: dict[str, Any]) -> None:
         for _ in range(count):
-            self.reserve(role, session, pin)
+            self.reserve(role, asked)
         self.commit()
         self.take()
 
-    @rule(role=roles, session=sessions, pin=pins)
-    def reserve(self, role: str | None, session: str | None, pin: str | None) -> None:
+    @rule(role=roles, asked=asked)
+    def reserve(self, role: str | None, asked: dict[str, Any]) -> None:
         self.last_number += 1
-        task = AcceptedTask(
-            self.last_number,
-            f"task-{self.last_number}",
-            "why?",
-            role,
-            session=session,
-            worker=pin,
-        )
+        number = self.last_number
+        task = AcceptedTask(number, f"task-{number}", "why?", role, **asked)
         self.uncommitted.append(TaskRecord(task))
         self.scheduler.reserve(self.uncommitted[-1])
 
@@ -112,42 +132,57 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
+        paused = {number for number, record in self.records.items() if record.is_paused}
+        for worker, taken in self.scheduler.envelopes():
+            self.check_taken(worker, taken, paused)
         for worker in self.workers:
-            self.take_for(worker)
+            late = self.scheduler.take(worker) if worker.has_slot else []
+            if late:
+                assert all(one.task.race for one in late), "it was idle, with something to do"
+                self.check_taken(worker, late, paused)
 
-    def take_for(self, worker: WorkerRecord) -> None:
-        taken = self.scheduler.take(worker)
-
-        numbers = [record.number for record in taken]
-        assert numbers == sorted(numbers)
-        if taken:
-            assert worker.is_healthy
-            assert worker.halted is None
-            assert self.clock.monotonic() >= self.closed_until
-            assert len(worker.held) <= self.concurrency + worker.window.prefetch
+    def check_taken(self, worker: WorkerRecord, taken: list[TaskRecord], paused: set[int]) -> None:
+        fresh = [one.task for one in taken if one.number not in paused and not one.task.race]
+        if self.narrow is None:
+            urgencies = [-task.priority for task in fresh]
+            assert urgencies == sorted(urgencies)
+        for key in {(task.priority, task.tenant) for task in fresh}:
+            numbers = [task.number for task in fresh if (task.priority, task.tenant) == key]
+            assert numbers == sorted(numbers)
+        assert taken
+        assert worker.is_healthy
+        assert worker.halted is None
+        assert self.clock.monotonic() >= self.closed_until
+        assert len(worker.held) <= self.concurrency + worker.window.prefetch
+        if not self.copied & set(worker.held):
             most_deaths = max(self.deaths[number] for number in worker.held)
             assert most_deaths < 1 or len(worker.held) == 1
-            assert not any(one.tries.deaths for one in worker.notices.values())
+        assert not any(one.tries.deaths for one in worker.notices.values())
         for record in taken:
             task = record.task
             assert not record.has_ended
-            assert task.worker in (None, worker.name)
-            assert task.worker or task.role in (None, worker.role)
-            if record.number not in self.started:
+            pinned = self.scheduler.roster.get(task.worker)
+            if pinned is None or pinned.is_leaving:
+                assert task.role in (None, worker.role) or task.worker == worker.name
+            else:
+                assert worker is pinned
+            if record.original is None and record.number not in self.started:
                 if task.session is not None:
                     self.started_in_session[task.session].append(record.number)
                 assert record.assignment().attempt == 1
                 self.started.add(record.number)
                 is_at_home = self.given_first[record.number] == worker.name
-                if is_at_home and task.session is None and record.number not in self.moved:
+                is_plain = not (task.session or task.priority or task.tenant or task.race)
+                if is_at_home and is_plain and record.number not in self.moved:
                     self.started_first[worker.name].append(record.number)
 
     @precondition(lambda self: self.held)
     @rule(chance=chances)
     def answer(self, chance: int) -> None:
         worker, record = self.held[chance % len(self.held)]
+        had_ended = record.has_ended
         self.answer_task(worker, record)
-        assert self.endings[record.number].state == "completed"
+        assert had_ended or self.endings[record.number].state == "completed"
         self.take()
 
     @precondition(lambda self: self.held)
@@ -158,7 +193,54 @@ class SchedulerMachine(RuleBasedStateMachine):
         failure = Failure("BackendError", verdict, "E", "no")
         self.settle(worker, Outcome(record.number, failure=failure))
         is_last = verdict != "transient" or self.attempts[record.number] >= POLICY.max_attempts
-        assert record.has_ended == (is_last or record.is_cancelled)
+        if record.number not in self.copied:
+            assert record.has_ended == (is_last or record.is_cancelled)
+        self.take()
+
+    @precondition(lambda self: self.held)
+    @rule(chance=chances)
+    def pause(self, chance: int) -> None:
+        worker, record = self.held[chance % len(self.held)]
+        goes_on = not (record.is_cancelled or record.has_ended)
+        self.settle(worker, Outcome(record.number, is_paused=True))
+        assert record.is_paused == goes_on
+        assert record.line is (worker.line if goes_on else None)
+        self.take()
+
+    @precondition(lambda self: self.held)
+    @rule(chance=chances)
+    def copy(self, chance: int) -> None:
+        holder, record = self.held[chance % len(self.held)]
+        worker = None if record.has_ended else self.scheduler.free_worker(record)
+        copy = None if worker is None else self.scheduler.copy(record, worker)
+        if worker is not None and copy is not None:
+            self.copied.add(record.number)
+            assert worker is not holder
+            assert worker.held[record.number] is copy
+
+    @rule()
+    def join(self) -> None:
+        if len(self.workers) < 6:
+            self.joined += 1
+            name = f"crew-{3 + self.joined}"
+            worker = WorkerRecord(name, "chemist", self.window, self.gate)
+            self.workers.append(worker)
+            self.end_all(self.scheduler.join(worker))
+            self.take()
+
+    @rule(chance=chances)
+    def dismiss(self, chance: int) -> None:
+        staying = [one for one in self.workers if not one.is_leaving and one.role == "chemist"]
+        if len(staying) > 1:
+            self.end_all(self.scheduler.dismiss(staying[chance % len(staying)]))
+            self.take()
+
+    @precondition(lambda self: any(one.is_leaving and one.is_empty for one in self.workers))
+    @rule()
+    def remove(self) -> None:
+        worker = next(one for one in self.workers if one.is_leaving and one.is_empty)
+        self.workers.remove(worker)
+        assert self.scheduler.remove(worker) == []
         self.take()
 
     @precondition(lambda self: self.held)
@@ -166,7 +248,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def refuse(self, chance: int, retry_after: float) -> None:
         worker, record = self.held[chance % len(self.held)]
         failure = Failure("BackendError", "refused", "E", "no", retry_after=retry_after)
-        waits = not record.is_cancelled
+        waits = not record.is_cancelled and record.original is None and self.narrow is None
         self.settle(worker, Outcome(record.number, failure=failure))
         if waits and not record.has_ended:
             self.closed_until = max(self.closed_until, self.clock.monotonic() + retry_after)
@@ -178,10 +260,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             if record.is_cancelled:
                 if is_dropped:
                     dropped = self.scheduler.drop(worker, record.number)
-                    assert dropped is not None
-                    self.end(dropped)
+                    assert dropped is not None or record.number in self.copied
+                    self.end_all([] if dropped is None else [dropped])
                 self.settle(worker, Outcome(record.number))
-                assert self.endings[record.number].state == "cancelled"
+                assert record.has_ended
 
     @rule(chance=chances)
     def hear_of_a_task_that_is_not_held(self, chance: int) -> None:
@@ -224,7 +306,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert dropped is None or not held
         decided = self.scheduler.worker_died(worker, "it was killed", is_coming_back=True)
         for record, ending in decided:
-            if ending.state == "failed":
+            if ending.state == "failed" and record.number in self.deaths:
+                if record.number in self.copied:
+                    continue
                 assert (held, self.deaths[record.number]) == ([record.number], POLICY.max_deaths)
                 self.attempts[record.number] += 1
         self.end_all(decided)
@@ -277,7 +361,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     def hear(self, chance: int) -> None:
         told = [worker for worker in self.workers if worker.notices and worker.is_healthy]
         for worker in told[chance % (len(told) + 1) :]:
-            del worker.notices[next(iter(worker.notices))]
+            number = next(iter(worker.notices))
+            del worker.notices[number]
+            assert self.scheduler.settle(worker, Outcome(number)) is None
         self.take()
 
     @rule(seconds=st.floats(0.0, 3.0) | st.floats(0.0, 500.0))
@@ -302,7 +388,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def counts_add_up(self) -> None:
         if self.last_number:
-            given = sum(worker.unfinished for worker in self.workers)
+            copies = sum(record.copy is not None for record in self.records.values())
+            given = sum(worker.unfinished for worker in self.workers) - copies
+            given += self.scheduler.unassigned
             others = len(self.uncommitted) + len(self.unrecorded)
             assert self.scheduler.unfinished == given + others
             assert given == len(self.records) - len(self.endings)
@@ -313,10 +401,18 @@ class SchedulerMachine(RuleBasedStateMachine):
             places = [
                 (number, worker.name)
                 for worker in self.workers
-                for number in (*worker.held, *worker.waiting)
+                for number, record in (*worker.held.items(), *worker.waiting.items())
+                if record.original is None and not record.has_ended
             ]
             assert len({number for number, _ in places}) == len(places)
             assert all(self.records[number].worker == name for number, name in places)
+
+    @invariant()
+    def what_is_set_aside_is_what_workers_hold(self) -> None:
+        if self.narrow is not None:
+            held = [one for worker in self.workers for one in worker.held.values()]
+            set_aside = [one.reserved for one in held]
+            assert sorted(map(id, self.narrow.out)) == sorted(map(id, set_aside))
 
     @invariant()
     def note_what_has_moved(self) -> None:
@@ -326,7 +422,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def tasks_of_a_session_are_out_one_at_a_time_and_in_order(self) -> None:
-        out = Counter(record.task.session for _, record in self.held)
+        out = Counter(one.task.session for _, one in self.held if not one.has_ended)
         assert all(count == 1 for session, count in out.items() if session is not None)
         for numbers in self.started_in_session.values():
             assert numbers == sorted(numbers)
@@ -354,7 +450,9 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.end_all(self.scheduler.worker_back(worker))
             if worker.halted:
                 self.end_all(self.scheduler.resume(worker))
-            worker.notices.clear()
+            for number in list(worker.notices):
+                del worker.notices[number]
+                assert self.scheduler.settle(worker, Outcome(number)) is None
         rounds = 0
         while self.scheduler.unfinished or self.scheduler.waits:
             rounds += 1
@@ -378,6 +476,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.settle(worker, Outcome(record.number, Answer("42", 1.0)))
 
     def settle(self, worker: WorkerRecord, outcome: Outcome) -> None:
+        """Tell the scheduler; a loser's outcome ends nothing."""
         worker.window.ended(1, self.clock.monotonic())
         settled = self.scheduler.settle(worker, outcome)
         if isinstance(settled, Decided):
@@ -395,7 +494,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert record.has_ended
         assert ending.number == record.number
         assert ending.worker == record.worker
-        assert ending.attempts == self.attempts[record.number], "a refusal is no attempt"
+        if record.number not in self.copied:
+            assert ending.attempts == self.attempts[record.number], "a refusal is no attempt"
         self.endings[record.number] = ending
         self.unrecorded.append(record)
 

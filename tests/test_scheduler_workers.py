@@ -499,3 +499,17 @@ def test_notices_of_a_worker_that_cannot_be_replaced_are_dropped(stage: Stage) -
     stage.give_up(stage.a)
 
     assert not stage.scheduler.has_work_up_to(stage.a, 1)
+
+
+def test_worker_that_has_heard_what_it_may_have_died_of_is_sent_tasks(stage: Stage) -> None:
+    stage.notify(stage.a, 1)
+    stage.scheduler.blame_notice(stage.a)
+    stage.die(stage.a)
+    stage.come_back(stage.a)
+    stage.accept(2, worker="crew-1")
+    assert stage.send() == {}
+
+    del stage.a.notices[1]
+    stage.settle(stage.a, Outcome(1))
+
+    assert stage.send() == {"crew-1": [2]}
