@@ -6,6 +6,7 @@ PREFETCH_SECONDS = 0.1
 MIN_PREFETCH = 2
 MAX_PREFETCH = 512
 _SAMPLE_SECONDS = 0.005
+_LONGEST_SAMPLE = 3 * PREFETCH_SECONDS
 _WEIGHT_OF_NEW = 0.3
 
 
@@ -24,7 +25,7 @@ class Window:
     def __init__(self, concurrency: int, mailbox_limit: int | None = None) -> None:
         self.concurrency = concurrency
         self._most = MAX_PREFETCH if mailbox_limit is None else min(mailbox_limit, MAX_PREFETCH)
-        self._rate = 0.0
+        self._count, self._seconds = 0.0, PREFETCH_SECONDS
         self.prefetch = self._prefetch()
         self._ended = 0
         self._since: float | None = None
@@ -47,7 +48,7 @@ class Window:
         waits, a worker takes half of an even part at most (factoring: Hummel, Schonberg and
         Flynn, CACM 35(8), 1992).
         """
-        prefetch = int(self._rate * PREFETCH_SECONDS)
+        prefetch = self._ended_meanwhile()
         if prefetch < self.concurrency:
             return 0
         return min(prefetch, self._most, waiting // (2 * workers))
@@ -60,10 +61,16 @@ class Window:
         self._ended += count
         elapsed = now - self._since
         if elapsed >= _SAMPLE_SECONDS:
-            self._rate += _WEIGHT_OF_NEW * (self._ended / elapsed - self._rate)
+            # The mean of times, not of rates: one short turn among long ones says little.
+            self._count += _WEIGHT_OF_NEW * (self._ended - self._count)
+            self._seconds += _WEIGHT_OF_NEW * (min(elapsed, _LONGEST_SAMPLE) - self._seconds)
             self.prefetch = self._prefetch()
             self._ended = 0
             self._since = now
 
     def _prefetch(self) -> int:
-        return max(1, min(max(MIN_PREFETCH, int(self._rate * PREFETCH_SECONDS)), self._most))
+        return max(1, min(max(MIN_PREFETCH, self._ended_meanwhile()), self._most))
+
+    def _ended_meanwhile(self) -> int:
+        """How many tasks the worker ends in `PREFETCH_SECONDS`."""
+        return int(self._count / self._seconds * PREFETCH_SECONDS)

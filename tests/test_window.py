@@ -84,3 +84,13 @@ def test_worker_never_runs_dry_and_is_never_overfilled(
         assert held + window.room(held) >= concurrency + 1
     for held in range(most + 2):
         assert window.room(held) == 0 or held + window.room(held) <= most
+
+
+def test_one_short_turn_among_long_ones_has_nothing_given_out_before_its_time() -> None:
+    window = Window(1)
+    for second in range(5):
+        window.ended(1, float(second))
+
+    window.ended(1, 4.01)
+
+    assert window.late_prefetch(1_000, 10) == 0
