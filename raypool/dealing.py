@@ -56,10 +56,11 @@ class Dealing:
         late_room = self._late_room(worker, late, prefetches=is_open) if late else 0
         if most is not None:
             room, late_room = min(room, most), min(late_room, most)
-        if is_open and not self.outlived:
-            if not late:
-                return Dealt(worker.line.take(room)) if len(worker.line) else NOTHING
-            if len(late) == 1 and not len(worker.line) and not self._rivals:
+        if is_open and not self.outlived and not late:
+            return Dealt(worker.line.take(room)) if worker.line else NOTHING
+        if is_open and len(late) == 1 and not worker.line and not self._rivals:
+            is_alone = late_room == 1 and not worker.held
+            if is_alone or not self.outlived:
                 return Dealt(late[0].take(late_room))
         return self._deal_singly(worker, room, late, late_room)
 

@@ -14,6 +14,13 @@ Rank: TypeAlias = tuple[float, float, int]
 """By which the first tasks of two lines compare: urgency, virtual start, number."""
 
 
+def rank_of(account: Account | None, number: int) -> Rank:
+    """The rank of a task, by its account; one that is paused goes before all others."""
+    if account is None:
+        return (-math.inf, 0.0, number)
+    return (account.level.urgency, account.start, number)
+
+
 class Queue:
     """Tasks of one account, in the order of their numbers."""
 
@@ -65,11 +72,9 @@ class Queue:
 
     def rank(self) -> Rank:
         """By which it compares with others; it must not be empty."""
-        first, account = self.first(), self.account
+        first = self.first()
         assert first is not None
-        if account is None:
-            return (-math.inf, 0.0, first.number)
-        return (account.level.urgency, account.start, first.number)
+        return rank_of(self.account, first.number)
 
 
 class Line:
@@ -118,6 +123,17 @@ class Line:
         """By which the first task compares with that of another line."""
         queue = self._next()
         return None if queue is None else queue.rank()
+
+    def firsts(self) -> list[tuple[Account | None, int]]:
+        """The number of each account's first task; the account is `None` for paused ones."""
+        firsts = [(queue.account, queue.first()) for queue in self._queues.values()]
+        return [(account, first.number) for account, first in firsts if first is not None]
+
+    def first_of(self, account: Account | None) -> int | None:
+        """The number of that account's first task."""
+        queue = self._queues.get(account)
+        first = None if queue is None else queue.first()
+        return None if first is None else first.number
 
     def take(self, count: int) -> list[TaskRecord]:
         """Remove and return the first `count` tasks, or all there are, to be sent."""

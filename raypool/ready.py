@@ -6,9 +6,10 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from raypool.accounts import Account
 from raypool.backlog import Backlog
 from raypool.capacity.gate import Gate
-from raypool.line import Rank
+from raypool.line import rank_of
 from raypool.roster import WorkerRecord
 
 
@@ -21,10 +22,10 @@ class Crowd:
 
     def __init__(self) -> None:
         self._waiting: dict[str, OrderedDict[str, WorkerRecord]] = {}
-        # By the first task of its own line; a rank may have fallen behind, but is never ahead.
-        self._order: list[tuple[Rank, int, WorkerRecord]] = []
-        self._noted: dict[str, Rank] = {}
-        self._count = 0
+        # By account, the workers that have tasks of it in line, by the number of the first. It
+        # may be lower than the number now is, but is never higher.
+        self._own: dict[Account | None, list[tuple[int, str, WorkerRecord]]] = {}
+        self._noted: dict[tuple[str, Account | None], int] = {}
 
     def __iter__(self) -> Iterator[WorkerRecord]:
         """The workers of each role, those first that have waited for longest."""
@@ -36,7 +37,8 @@ class Crowd:
     def add(self, worker: WorkerRecord) -> None:
         """Have a worker wait, behind the others unless it waits already."""
         self._waiting.setdefault(worker.role, OrderedDict()).setdefault(worker.name, worker)
-        self._note(worker)
+        for account, number in worker.line.firsts():
+            self._note(worker, account, number)
 
     def forget(self, worker: WorkerRecord) -> None:
         """Have a worker wait no longer."""
@@ -47,39 +49,45 @@ class Crowd:
         """Have nobody wait any longer; who did."""
         workers = list(self)
         self._waiting.clear()
-        self._order.clear()
+        self._own.clear()
         self._noted.clear()
         return workers
 
     def first(self, backlog: Backlog) -> WorkerRecord | None:
         """The worker that would be sent the most urgent task; `None` when there is no task."""
-        first = self._first_of_own_lines()
-        best = None if first is None else first.line.rank()
+        best, first = None, None
+        for account in list(self._own):
+            own = self._first_of(account)
+            if own is None:
+                del self._own[account]
+            elif best is None or rank_of(account, own[0]) < best:
+                best, first = rank_of(account, own[0]), own[2]
         for role, workers in self._waiting.items():
             rank = backlog.rank_for(role) if workers else None
             if rank is not None and (best is None or rank < best):
                 best, first = rank, next(iter(workers.values()))
         return first
 
-    def _first_of_own_lines(self) -> WorkerRecord | None:
-        while self._order:
-            noted, _, worker = self._order[0]
-            if self._noted.get(worker.name) == noted:
-                if worker in self and worker.line.rank() == noted:
-                    return worker
-                del self._noted[worker.name]
-                if worker in self:
-                    self._note(worker)
-                    continue
-            heapq.heappop(self._order)
+    def _first_of(self, account: Account | None) -> tuple[int, str, WorkerRecord] | None:
+        """The lowest number of the account's first tasks, and whose it is."""
+        order = self._own[account]
+        while order:
+            noted, name, worker = order[0]
+            number = worker.line.first_of(account) if worker in self else None
+            if number == noted:
+                return order[0]
+            heapq.heappop(order)
+            if self._noted.get((name, account)) == noted:
+                del self._noted[name, account]
+                if number is not None:
+                    self._note(worker, account, number)
         return None
 
-    def _note(self, worker: WorkerRecord) -> None:
-        rank, noted = worker.line.rank(), self._noted.get(worker.name)
-        if rank is not None and (noted is None or rank < noted):
-            self._count += 1
-            self._noted[worker.name] = rank
-            heapq.heappush(self._order, (rank, self._count, worker))
+    def _note(self, worker: WorkerRecord, account: Account | None, number: int) -> None:
+        noted = self._noted.get((worker.name, account))
+        if noted is None or number < noted:
+            self._noted[worker.name, account] = number
+            heapq.heappush(self._own.setdefault(account, []), (number, worker.name, worker))
 
 
 class Ready:
