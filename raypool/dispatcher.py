@@ -526,11 +526,9 @@ class Dispatcher:
 
     async def _look_at(self, record: TaskRecord) -> Found:
         state: State = "queued"
-        if (
-            record.worker is not None
-            and record.number in self._scheduler.roster[record.worker].held
-        ):
-            report = await self._links[record.worker].status()
+        worker = self._scheduler.roster.get(record.worker)
+        if worker is not None and record.number in worker.held:
+            report = await self._links[worker.name].status()
             if report is not None and record.number in report.running:
                 state = "running"
         return Found(record.task, None, state, record.worker, record.tries.attempts)
