@@ -12,12 +12,14 @@ import cloudpickle
 import msgspec
 
 from raypool.accounts import Accounts
-from raypool.capacity.gate import ClosingGate
+from raypool.capacity.budget import BudgetBook, Cost
+from raypool.capacity.gates import Gates
 from raypool.clock import SystemClock
-from raypool.config import PoolConfig
+from raypool.config import Budget, PoolConfig
 from raypool.crew import Crew, await_ready
 from raypool.desk import Desks
 from raypool.errors import LedgerError, PoolStartError, PoolStopped, UnknownWorker
+from raypool.governor_link import GovernorLinks
 from raypool.group_commit import GroupCommit
 from raypool.hedger import Hedger
 from raypool.hedging import Hedging
@@ -81,6 +83,7 @@ class Dispatcher:
         self._payloads = payloads
         self._handler = handler
         self._clock = SystemClock()
+        self._governors = GovernorLinks(self._clock, self._use_lease)
         self._desks = Desks(self._clock)
         self._broadcast = Broadcast(self._clock, config.name)
         self._links: dict[str, WorkerLink] = {}
@@ -110,7 +113,9 @@ class Dispatcher:
             await await_ready(self._config, self._links, snapshots)
             await self._connect(ledger)
             self._is_ready.set()
+            self._use_lease()
         except BaseException:
+            await self._governors.close()
             self._kill_workers()
             ledger.close()
             raise
@@ -301,7 +306,27 @@ class Dispatcher:
             extra_cost_usd=tally.extra_cost_usd,
             workers=workers,
             scaling=self._scaler.why,
+            blocked=self._gates.why,
+            budget=self._book.status(),
+            limits=self._gates.limits(),
         )
+
+    async def remarks(self) -> list[str]:
+        """What a user should know before money is spent."""
+        return self._gates.remarks()
+
+    async def set_budget(self, budget: Budget | None) -> str | None:
+        """Have another budget from now on; why it cannot be kept, if so."""
+        problem = self._gates.problem(budget)
+        if problem is None:
+            self._book.set(budget)
+            self._sender.pump()
+        return problem
+
+    async def resume_sending(self) -> None:
+        """Send again after fatal errors."""
+        self._gates.resume_sending()
+        self._sender.pump()
 
     async def scale(self, sizes: dict[str, int]) -> None:
         """Have each of these roles have so many workers; see `Scaler.scale`.
@@ -341,6 +366,7 @@ class Dispatcher:
         self._sender.deafen()
         unfinished = self._scheduler.unfinished
         await self._listening.finish(FAREWELL_SECONDS)
+        await self._governors.close()
         self._kill_workers()
         try:
             await self._ledger.close()
@@ -375,10 +401,22 @@ class Dispatcher:
     async def _connect(self, ledger: Ledger) -> None:
         """Join the parts, and give the workers what an earlier run has left."""
         config = self._config
-        self._gate = ClosingGate(self._clock)
-        workers = [self._new_record(name) for name in self._links]
-        roster = Roster(workers, Accounts(config.tenants))
         totals = ledger.totals()
+        spent = Cost.of(totals.cost_usd, totals.usage.total_tokens)
+        self._book = BudgetBook(config.budget, spent)
+        self._gates = Gates(
+            self._book,
+            self._clock,
+            prices=config.prices,
+            has_memory=config.memory == "worker",
+            new_share=self._governors.share,
+            tell=self._broadcast.emit,
+        )
+        workers = [self._new_record(name) for name in self._links]
+        problem = self._gates.problem(config.budget)
+        if problem is not None:
+            raise PoolStartError(problem)
+        roster = Roster(workers, Accounts(config.tenants))
         self._ledger = GroupCommit(ledger)
         self._tally = Tally(totals)
         self._scheduler = Scheduler(
@@ -471,7 +509,13 @@ class Dispatcher:
         role = self._naming.role_of(name)
         settings = self._config.by_role[role]
         window = functools.partial(Window, settings.concurrency, settings.mailbox_limit)
-        return WorkerRecord(name, role, window, self._gate)
+        gate = self._gates.of(role, self._links[name].terms, settings.rate_limit)
+        return WorkerRecord(name, role, window, gate)
+
+    def _use_lease(self) -> None:
+        """More may be sent than before."""
+        if self._is_ready.is_set():
+            self._sender.pump()
 
     def _new_hedger(self) -> Hedger:
         """What starts second copies; none where each worker remembers what it has run."""
@@ -492,7 +536,9 @@ class Dispatcher:
     def _unfinished_up_to(self, number: int) -> list[Unfinished]:
         counts = self._scheduler.unfinished_up_to(number)
         return [
-            Unfinished(name, count, None if name is None else self._worker(name).halted)
+            Unfinished(None, count, None, self._gates.why)
+            if name is None
+            else Unfinished(name, count, self._worker(name).halted, self._worker(name).gate.why)
             for name, count in counts.items()
         ]
 

@@ -265,11 +265,16 @@ class Unfinished(msgspec.Struct, frozen=True, array_like=True):
     """Dispatcher to client: a worker that has unfinished tasks, and why it does not go on.
 
     The worker is `None` for the tasks that no worker has been given.
+
+    Attributes:
+        halted: why the worker takes no tasks; `None` while it does.
+        blocked: why it is sent none; `None` while it may be.
     """
 
     worker: str | None
     count: int
     halted: str | None = None
+    blocked: str | None = None
 
 
 class PoolInfo(msgspec.Struct, frozen=True):

@@ -270,6 +270,28 @@ class Pool(Racing):
         """
         self._client.call("resume", worker)
 
+    def set_budget(self, budget: Budget | None) -> None:
+        """Have another budget from now on; what is spent already counts. `None`: none at all.
+
+        A pool whose budget was spent goes on as far as the new one goes.
+
+        Raises:
+            ValueError: it is in USD, and the price of a model is not known; says what to do.
+            TypeError: it is no `Budget`.
+        """
+        if budget is not None and not isinstance(budget, Budget):
+            raise TypeError(f"set_budget takes a Budget or None, got {budget!r:.80}")
+        problem: str | None = self._client.call("set_budget", budget)
+        if problem is not None:
+            raise ValueError(problem)
+
+    def resume_sending(self) -> None:
+        """Send again at once, after fatal errors have stopped the sending.
+
+        Does nothing for a pool that sends; a spent budget is raised by `set_budget`.
+        """
+        self._client.call("resume_sending")
+
     def scale(self, size: int | None = None, *, roles: Mapping[str, int] | None = None) -> None:
         """Have so many workers, or so many of each of these roles; returns when it is so.
 

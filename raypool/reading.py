@@ -119,6 +119,9 @@ class Reading(Handle):
         ]
         if status.cost_usd:
             parts.append(f"${status.cost_usd:.2f}")
+        parts += filter(None, map(str, status.limits))
+        if status.blocked is not None:
+            parts.append(status.blocked)
         return f"Pool {self.name!r}: {', '.join(parts)}"
 
     def events(self) -> Stream[TelemetryEvent]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from raypool.payload import pack_handler
 from raypool.recipes import Attach, Recipe, pack_recipes, part_roles
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.telemetry import EventHandler
+
+logger = logging.getLogger(__name__)
 
 CONCURRENT_CALLS = 10_000
 
@@ -59,6 +62,8 @@ def start_dispatcher(
     dispatcher = _create(config, payloads, handler)
     try:
         info: PoolInfo = _answer(dispatcher.start.remote())
+        for remark in _answer(dispatcher.remarks.remote()):
+            logger.warning("pool %r: %s", info.name, remark)
     except BaseException:
         ray.kill(dispatcher, no_restart=True)
         raise

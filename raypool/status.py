@@ -6,6 +6,13 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+UNITS = {
+    "requests_per_minute": "rpm",
+    "input_tokens_per_minute": "input tpm",
+    "output_tokens_per_minute": "output tpm",
+    "tokens_per_minute": "tpm",
+}
+
 WorkerState: TypeAlias = Literal["starting", "idle", "processing", "halted", "dead"]
 
 
@@ -88,6 +95,14 @@ class LimitStatus(msgspec.Struct, frozen=True, kw_only=True):
     used: float | None = None
     tightest: str | None = None
     refused: int = 0
+
+    def __str__(self) -> str:
+        """`96 % of 600 rpm`; nothing where nothing limits."""
+        if self.used is None or self.tightest is None:
+            return ""
+        return (
+            f"{100 * self.used:.0f} % of {getattr(self, self.tightest):,.0f} {UNITS[self.tightest]}"
+        )
 
 
 class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):

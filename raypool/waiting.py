@@ -43,9 +43,11 @@ def _countdown(timeout: float | None) -> Callable[[], float | None]:
 
 def _late(pool: str, timeout: float | None, unfinished: list[Unfinished]) -> WaitTimeout:
     counts = ", ".join(map(_brief, unfinished))
+    reasons = dict.fromkeys(one.blocked for one in unfinished if one.blocked is not None)
+    what_next = "; ".join(reasons) or "they go on, and a longer timeout waits longer"
     return WaitTimeout(
         f"not every task of pool {pool!r} has ended after {timeout} s"
-        f"{': ' + counts if counts else ''}; they go on, and a longer timeout waits longer"
+        f"{': ' + counts if counts else ''}; {what_next}"
     )
 
 

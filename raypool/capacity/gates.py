@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import TypeAlias
 
 from raypool.capacity.breaker import Breaker
 from raypool.capacity.budget import BudgetBook, Limit
@@ -16,18 +16,13 @@ from raypool.clock import Clock
 from raypool.config import Budget, Price, RateLimit
 from raypool.messages import Terms
 from raypool.status import LimitStatus
-from raypool.telemetry import EventName
 
 logger = logging.getLogger(__name__)
 
 Account: TypeAlias = tuple[str, str, str | None]
 NewShare: TypeAlias = Callable[[Terms, RateLimit], Share]
-
-
-class Tell(Protocol):
-    """Is told of each event in the pool."""
-
-    def __call__(self, name: EventName, /, **fields: Any) -> None: ...
+Tell: TypeAlias = Callable[..., None]
+"""Is told of each event in the pool: its name, and its fields by theirs."""
 
 
 class Gates:
@@ -73,17 +68,6 @@ class Gates:
         if gate is None:
             gate = self._gates[role, terms] = self._new_gate(role, terms, rate_limit)
         return gate
-
-    def set_budget(self, budget: Budget | None) -> None:
-        """Have another budget from now on.
-
-        Raises:
-            ValueError: it is in USD, and the price of a model is not known.
-        """
-        problem = self.problem(budget)
-        if problem is not None:
-            raise ValueError(problem)
-        self._book.set(budget)
 
     def problem(self, budget: Budget | None) -> str | None:
         """Why a budget cannot be kept; `None` when it can."""

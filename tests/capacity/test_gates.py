@@ -122,16 +122,17 @@ def test_spent_budget_is_told_with_what_was_spent() -> None:
     assert pool.told == [("limit.spent", {"budget": "usd", "cost_usd": 0.0})]
 
 
-def test_budget_in_usd_is_refused_where_a_price_is_not_known(pool: Pool) -> None:
+def test_budget_in_usd_cannot_be_kept_where_a_price_is_not_known(pool: Pool) -> None:
     pool.gate("chemist")
     pool.gate("poet", UNPRICED)
 
-    with pytest.raises(ValueError, match=r"'their-model' is not known: pass prices=") as raised:
-        pool.gates.set_budget(Budget(usd=1.0))
+    problem = pool.gates.problem(Budget(usd=1.0))
 
-    assert "Budget(tokens=…)" in str(raised.value)
-    pool.gates.set_budget(Budget(tokens=1_000))
-    assert pool.book.is_limiting
+    assert problem is not None
+    assert "that of 'their-model' is not known: pass prices=" in problem
+    assert "or Budget(tokens=…)" in problem
+    assert pool.gates.problem(Budget(tokens=1_000)) is None
+    assert pool.gates.problem(None) is None
 
 
 def test_backend_without_a_model_is_told_to_budget_tokens(pool: Pool) -> None:
