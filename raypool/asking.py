@@ -142,7 +142,7 @@ class Asking:
         try:
             end = await self._listen(chain, conversation, stream, events)
         finally:
-            chain.count(*_consumption(events))
+            chain.count(*self._consumption(conversation, events))
             await stream.aclose()
         if isinstance(end, ErrorEvent):
             return end
@@ -188,6 +188,20 @@ class Asking:
                     cost = cost_usd(name, usage, self._prices)
                     return msgspec.structs.replace(end, cost_usd=cost)
         return end
+
+    def _consumption(
+        self, conversation: Conversation, events: list[Event]
+    ) -> tuple[Usage, float | None]:
+        """Tokens and USD of an exchange, also of one that was cut off."""
+        usage, known_usd = _consumption(events)
+        if events and isinstance(events[-1], ENDS):
+            return usage, known_usd
+        so_far = getattr(conversation.session, "usage_so_far", None)
+        usage = so_far if isinstance(so_far, Usage) else usage
+        if not usage.total_tokens:
+            return usage, known_usd
+        model = conversation.options.model or self._model
+        return usage, None if model is None else cost_usd(model, usage, self._prices)
 
     async def _hand_on(self, chain: Chain, event: Event) -> None:
         if chain.work.streams and isinstance(event, TextEvent):

@@ -24,6 +24,7 @@ from raypool.backends.dialogue import (
 )
 from raypool.events import ErrorEvent, Event
 from raypool.task import Content
+from raypool.usage import Usage
 
 _Stream: TypeAlias = AsyncStream[RawMessageStreamEvent]
 
@@ -59,6 +60,11 @@ class AnthropicSession(Session):
         self._client = client
         self._fields = fields
         self._endpoint = endpoint
+        self._turn: AnthropicTurn | None = None
+
+    @property
+    def usage_so_far(self) -> Usage | None:  # type: ignore[override]
+        return None if self._turn is None else self._turn.usage
 
     async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
         try:
@@ -66,7 +72,7 @@ class AnthropicSession(Session):
         except MissingToolResults as error:
             yield ErrorEvent("invalid", type(error).__name__, str(error))
             return
-        turn = AnthropicTurn(asked, self._endpoint.model)
+        turn = self._turn = AnthropicTurn(asked, self._endpoint.model)
         while turn.is_open:
             async with aclosing(self._ask(turn)) as pieces:
                 async for piece in pieces:
@@ -79,6 +85,7 @@ class AnthropicSession(Session):
     async def _ask(self, turn: AnthropicTurn) -> AsyncGenerator[Event]:
         """Send one request and pass its text on; the turn gets the answer."""
         answer = Answer(may_be_empty=has_tool_results(turn.messages[-1]))
+        turn.expect(answer)
         is_answering = False
         try:
             async with await self._begin(turn) as stream:

@@ -30,6 +30,7 @@ class AnthropicTurn:
         self._asked = asked
         self._model = model
         self._answers: list[Answer] = []
+        self._incoming: Answer | None = None
         self._content: list[dict[str, Any]] = []
 
     @property
@@ -54,8 +55,19 @@ class AnthropicTurn:
         """Why the last answer stopped."""
         return self._answers[-1].stop_reason
 
+    @property
+    def usage(self) -> Usage:
+        """The tokens counted so far."""
+        incoming = [] if self._incoming is None else [self._incoming]
+        return sum((answer.usage for answer in self._answers + incoming), Usage())
+
+    def expect(self, answer: Answer) -> None:
+        """Count the answer to a request as it comes in, until it is added."""
+        self._incoming = answer
+
     def add(self, answer: Answer) -> None:
         """Take the answer to a request, complete or not."""
+        self._incoming = None
         self._answers.append(answer)
         self._content += answer.content()
 
@@ -69,7 +81,7 @@ class AnthropicTurn:
 
     def last_events(self) -> list[Event]:
         """The tools that the model asks for, and how the turn ended."""
-        usage = sum((answer.usage for answer in self._answers), Usage())
+        usage = self.usage
         if self.failure is not None:
             return [UsageEvent(usage), self.failure] if usage != Usage() else [self.failure]
         calls = self._answers[-1].tool_calls() if self.stop_reason == "tool_use" else []

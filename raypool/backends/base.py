@@ -15,6 +15,7 @@ import msgspec
 from raypool.agent import SessionOptions
 from raypool.events import Event
 from raypool.task import Content
+from raypool.usage import Usage
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -41,10 +42,13 @@ class Session(ABC):
         messages: the conversation so far, as Messages-API messages, those that it was
             started with included; a turn puts a new list in its place. `None` when the session
             keeps none in that form; raypool then makes them of prompts and texts.
+        usage_so_far: the tokens counted so far of the turn that runs, or ran last; they are what
+            one that is cut off has used. `None` when nobody knows.
     """
 
     id: str | None = None
     messages: list[dict[str, Any]] | None = None
+    usage_so_far: Usage | None = None
 
     @abstractmethod
     def prompt(self, prompt: Content) -> AsyncIterator[Event]:

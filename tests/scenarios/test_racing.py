@@ -14,7 +14,9 @@ from raypool.agent import Turn
 from raypool.backends import ScriptedBackend
 from raypool.task import Content
 from raypool.telemetry import TelemetryEvent
+from raypool.testing import Fault
 from tests.scenarios.acting import seconds_of
+from tests.scenarios.conftest import Provider
 
 SIZE = 4
 
@@ -166,6 +168,27 @@ def test_race_takes_a_task_with_its_options_unless_it_has_a_session(pool: Pool) 
         pool.first(task, priority=1)
     with pytest.raises(InvalidTask, match="a race takes no session"):
         pool.quorum(Task("?", session="s"), n=2, agree=1)
+
+
+def test_loser_that_was_interrupted_reports_what_was_known_of_its_cost(
+    api_pool: Pool, provider: Provider
+) -> None:
+    seconds = iter([0.0, 0.5])
+    provider.begin(faults=[Fault.stall(after=1), None], latency=lambda call: next(seconds))
+    before = api_pool.status()
+
+    race = api_pool.first("how many words are these?")
+    answer = race.result(timeout=30)
+    [loser] = race.losers(timeout=30)
+
+    assert loser.state == "cancelled"
+    assert loser.usage.input_tokens == pytest.approx(answer.usage.input_tokens, abs=5)
+    assert loser.cost_usd is not None
+    assert loser.cost_usd > 0
+    after = api_pool.status()
+    assert after.extra_turns == before.extra_turns + 1
+    assert after.extra_cost_usd == pytest.approx(before.extra_cost_usd + loser.cost_usd)
+    assert api_pool.poll(loser.id).cost_usd == loser.cost_usd
 
 
 def hedged_and_lost(events: Iterator[TelemetryEvent]) -> list[TelemetryEvent]:
