@@ -10,19 +10,31 @@ OPEN_ABOVE = 1_000.0
 
 LOWEST_RATE = 1 / 60
 SHORTEST_TURN = 0.002
-PAUSE_SECONDS = 0.5
+PAUSE_SECONDS = 0.25
 """How long nothing is sent after a refusal that does not say how long."""
 
 HALVED = 0.5
 LOWERED = 0.85
+"""What is left of the rate after refusals that do not tell the limit: of the first, of others."""
+
 ENOUGH_ACCEPTED = 5
-SURE = 0.005
+"""Requests between two bursts from which on the limit is reckoned by them."""
+
+SURE = 0.01
 UNSURE = 0.25
+"""How far a ceiling may be off, as a part of it: at least and at most."""
+
 USUAL_OVERSHOOT = 1.15
-BELOW = 0.02
+"""How far past the ceiling probing goes before it is refused, when the ceiling is right."""
+
+BELOW = 0.01
+RECOVERY_SECONDS = 4.0
+"""After a burst, how far below the ceiling to begin, and for how long to come back to it."""
+
+DOUBLING_SECONDS = 5.0
+"""How long the step past the ceiling takes to double; the doubt in it is the first step."""
+
 UNSURE_FULL_SPEED = 2.0
-RECOVERY_SECONDS = 8.0
-DOUBLING_SECONDS = 6.0
 
 
 class Adaptive:

@@ -46,16 +46,17 @@ class Bucket:
         rate: how much comes in a second.
         size: the most that it holds.
         level: what it held at `filled_at`; less than nothing is debt.
+        last: the number of the last taking, also where there was no limit to take from.
     """
 
-    __slots__ = ("_last", "_rooms", "_since", "filled_at", "level", "rate", "size")
+    __slots__ = ("_rooms", "_since", "filled_at", "last", "level", "rate", "size")
 
     def __init__(self, rate: float, now: float, *, size: float | None = None) -> None:
         self.rate = rate
         self.size = rate if size is None else size
         self.level = self.size
         self.filled_at = now
-        self._last = self._since = 0
+        self.last = self._since = 0
         # How much it had room for, after which taking; each is more than the one before.
         self._rooms: list[tuple[float, float]] = []
 
@@ -79,7 +80,7 @@ class Bucket:
         if self.rate < math.inf:
             self._note_room(number, now)
             self.level -= amount
-        self._last = number
+        self.last = number
 
     def settle(self, amount: float, number: int, now: float) -> None:
         """Give back what the taking of that number has not used, or take what it has beyond.
@@ -93,7 +94,7 @@ class Bucket:
             self.fill(now)
             self.level += amount
             return
-        self._note_room(self._last + 0.5, now)
+        self._note_room(self.last + 0.5, now)
         self.level += min(amount, next(room for when, room in self._rooms if when > number))
 
     def opens_in(self, amount: float, now: float) -> float | None:
@@ -114,10 +115,10 @@ class Bucket:
         self.fill(now)
         self.rate, self.size = rate, size
         if was_endless:
-            self.level, self._since = 0.0, self._last
+            self.level, self._since = 0.0, self.last
             self._rooms.clear()
         self.level = min(self.level, size)
-        self._note_room(self._last + 0.5, now)
+        self._note_room(self.last + 0.5, now)
 
     def pour(self, amount: float, now: float) -> float:
         """Add what fits of an amount; how much did."""

@@ -79,7 +79,7 @@ class Share:
         self._is_adaptive = rate_limit.adaptive
         now = clock.monotonic()
         self._buckets = [Bucket(0.0, now) for _ in Rates._fields]
-        self._limiting = list(self._buckets)
+        self._limiting = list(enumerate(self._buckets))
         self._lease: Lease | None = None
         self._asked_at = now
         self._expires_at = self._due_at = self._urged_at = -math.inf
@@ -193,12 +193,15 @@ class Share:
         self._was_short = bool(self._short)
         self._short.clear()
         for k, bucket in enumerate(self._buckets):
+            bucket.last = self._number
             size = lease.request_size if k == 0 else None
             bucket.change(lease.rates[k], now, size=size)
             bucket.pour(lease.credit[k], now)
             if has_new_epoch:
                 bucket.drain(now)
-        self._limiting = [bucket for bucket in self._buckets if bucket.rate < math.inf]
+        self._limiting = [
+            (k, bucket) for k, bucket in enumerate(self._buckets) if bucket.rate < math.inf
+        ]
         if not self._limiting:
             self._open_epoch = lease.epoch
         if lease.closed_for > 0:
@@ -239,7 +242,7 @@ class Share:
         if now < self._closed_until or now >= self._expires_at:
             self._wanted = amounts
             return False
-        for k, bucket in enumerate(self._buckets):
+        for k, bucket in self._limiting:
             if not bucket.has(amounts[k], now):
                 self._short.add(bucket)
                 self._wanted = amounts
@@ -249,20 +252,29 @@ class Share:
     def _give_out(self, amounts: Rates, now: float) -> Ticket:
         assert self._lease is not None
         self._number += 1
-        for k, bucket in enumerate(self._buckets):
+        for k, bucket in self._limiting:
             bucket.take(amounts[k], self._number, now)
-            self._sent[k] += amounts[k]
+        self._count(amounts)
         if self._buckets[0].rate == 0:
             self._urge(now)
         return Ticket(self._number, self._lease.epoch, amounts)
 
     def _put_right(self, ticket: Ticket | None, used: Rates, now: float) -> None:
-        for k, bucket in enumerate(self._buckets):
-            unused = (ticket.amounts[k] if ticket else 0.0) - used[k]
+        if ticket is None:
+            self._count(used)
+            return
+        self._count(used, but=ticket.amounts)
+        for k, bucket in self._limiting:
+            unused = ticket.amounts[k] - used[k]
             if unused:
-                self._sent[k] -= unused
-                if ticket is not None:
-                    bucket.settle(unused, ticket.number, now)
+                bucket.settle(unused, ticket.number, now)
+
+    def _count(self, amounts: Rates, *, but: Rates = NOTHING) -> None:
+        sent = self._sent
+        sent[0] += amounts[0] - but[0]
+        sent[1] += amounts[1] - but[1]
+        sent[2] += amounts[2] - but[2]
+        sent[3] += amounts[3] - but[3]
 
     def _note_refusal(self, ticket: Ticket | None, retry_after: float | None, now: float) -> None:
         self._refused += 1
@@ -299,7 +311,7 @@ class Share:
         self._closed_until = max(self._closed_until, until)
         rate = self._buckets[0].rate
         filling = max(now, self._closed_until - (1 / rate if rate else 0.0))
-        for bucket in self._limiting:
+        for _, bucket in self._limiting:
             bucket.pause(filling, now)
 
     def _urge(self, now: float) -> bool:

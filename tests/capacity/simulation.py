@@ -256,10 +256,14 @@ class SimulatedPool:
 
         self.world.after(CALL_SECONDS, arrive)
 
+    def _renew_what_is_due(self) -> None:
+        if self.share.renews_in < CALL_SECONDS:
+            self.renew_soon()
+
     def _renewed(self, lease: Lease) -> None:
         self._is_renewing = False
         self.share.renew(lease)
-        self.world.after(lease.renew_in, self.renew_soon)
+        self.world.after(lease.renew_in, self._renew_what_is_due)
         self.pump()
 
 
