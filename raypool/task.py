@@ -42,7 +42,10 @@ class Task(msgspec.Struct, frozen=True):
         tenant: on whose account it is; tenants share the workers by their weights.
         hedge_after: start a second copy on another worker when there is no answer after so many
             seconds, or after a percentile of how long turns take, as `"p95"`; the first answer
-            is the one. `None` means the pool's.
+            is the one, and the other worker is interrupted. `None` means the pool's. It counts
+            from when the turn begins. Tasks in a session or a race, for one worker alone, and
+            those that stream have no copy, nor have those of a pool with `memory="worker"`. Tools
+            that a task calls may be called by both.
     """
 
     prompt: Content

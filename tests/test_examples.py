@@ -72,6 +72,14 @@ def test_expert_panel_asks_each_role_and_has_one_sum_up(capsys: Printed) -> None
     ]
 
 
+def test_race_takes_the_first_answer_and_what_most_agree_in(capsys: Printed) -> None:
+    answers = {"Name": "Rome.", "Is": "Yes, it is."}
+
+    lines = lines_of("race", ScriptedBackend(lambda asked: answers[asked.split()[0]]), capsys)
+
+    assert lines == ["first: Rome.", "not needed: 2", "agreed: Yes, it is."]
+
+
 async def repeat_what_was_said(prompt: Content, options: SessionOptions) -> str:
     if isinstance(prompt, str):
         return "Noted."
