@@ -9,7 +9,8 @@ from raypool.clock import Clock
 from raypool.hedging import Hedging
 from raypool.messages import Outcome
 from raypool.roster import WorkerRecord
-from raypool.scheduler import InVain, Scheduler
+from raypool.scheduler import Scheduler
+from raypool.settling import InVain
 from raypool.tally import Tally
 from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast

@@ -14,7 +14,8 @@ from raypool.events import Event
 from raypool.group_commit import GroupCommit
 from raypool.messages import Delivery
 from raypool.records import Ending
-from raypool.scheduler import Decided, Scheduler
+from raypool.scheduler import Scheduler
+from raypool.settling import Decided
 from raypool.tally import Tally
 from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast, EventName

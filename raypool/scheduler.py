@@ -7,55 +7,28 @@ neither waits nor talks to anybody.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
 
 from raypool.backlog import Backlog
 from raypool.clock import Clock
 from raypool.copies import Copies
 from raypool.dealing import Dealing
-from raypool.endings import ending_of, of_answer, of_death, of_failure, of_skip
-from raypool.messages import Answer, Failure, Notice, Outcome
-from raypool.places import Places, Unplaced
+from raypool.messages import Notice, Outcome
+from raypool.places import Places
 from raypool.placing import Placing
 from raypool.ready import Ready
-from raypool.records import Ending, EndState
+from raypool.records import Ending
 from raypool.retries import Retries
 from raypool.rivals import Rivals
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import Routing
 from raypool.sending import Sending
 from raypool.sessions import Sessions
+from raypool.settling import Decided, Delayed, InVain, Settling
 from raypool.task_record import TaskRecord
-from raypool.usage import Usage
 
 SHORTEST_WAIT = 0.001
-HANDS_BACK = "it hands back the tasks that it is sent"
-
-
-class Decided(NamedTuple):
-    """A task whose ending is decided."""
-
-    record: TaskRecord
-    ending: Ending
-
-
-class Delayed(NamedTuple):
-    """A task that will be tried again, after so many seconds."""
-
-    record: TaskRecord
-    failure: Failure
-    seconds: float
-
-
-class InVain(NamedTuple):
-    """What a worker has spent on a task that had ended elsewhere."""
-
-    record: TaskRecord
-    usage: Usage
-    cost_usd: float | None
 
 
 class Scheduler:
@@ -94,8 +67,16 @@ class Scheduler:
         )
         self._dealing = Dealing(roster, self._backlog, self._rivals, self._ready, retries)
         self._sending = Sending(roster, self._backlog, self._ready, self._dealing, self._places)
+        self._settling = Settling(
+            roster,
+            self._places,
+            self._copies,
+            self._ready,
+            outlived=self._dealing.outlived,
+            retries=retries,
+            clock=clock,
+        )
         self._records: dict[str, TaskRecord] = {}
-        self._waiting: list[tuple[float, int, TaskRecord]] = []
         for worker in roster:
             self._ready.mark(worker)
 
@@ -146,17 +127,17 @@ class Scheduler:
             return None
         following = self.sessions.leave(record, has_grown=has_grown)
         unplaced = None if following is None else self._places.place(following)
-        return self._decide(unplaced)
+        return self._settling.decide(unplaced)
 
     def assign(self, record: TaskRecord) -> Ending | None:
         """Give a committed task to a worker; its ending when nobody can have it."""
         record.is_accepted = True
         self._rivals.enter(record)
         if record.is_cancelled:
-            return self._end(record, "cancelled")
+            return self._settling.end(record, "cancelled")
         if record.task.session is not None and not self.sessions.enter(record):
-            return self._end_unplaced(self._places.stand_by(record))
-        return self._end_unplaced(self._places.place(record))
+            return self._settling.end_unplaced(self._places.stand_by(record))
+        return self._settling.end_unplaced(self._places.place(record))
 
     # What is sent
 
@@ -177,27 +158,7 @@ class Scheduler:
         An outcome may tell that the worker has halted. It then takes no more tasks; `halt`
         gives those in its line to others.
         """
-        self._note_halt(worker, outcome)
-        self._ready.mark(worker)
-        failure = outcome.failure
-        is_spared = failure is not None and failure.verdict == "fatal" and worker.gate.is_broken
-        record = self._let_go(worker, outcome.number, outcome)
-        if record is None:
-            return None
-        if record.has_ended:
-            return InVain(record.original or record, outcome.usage, outcome.cost_usd)
-        if record.original is not None:
-            record.original.spend(outcome.usage, outcome.cost_usd)
-            return self._settle_copy(worker, record, outcome)
-        record.spend(outcome.usage, outcome.cost_usd)
-        is_lost = failure is not None or outcome.is_returned
-        if not record.is_cancelled and is_lost and self._leave_to_copy(record, failure):
-            return None
-        if (outcome.is_returned or outcome.is_paused or is_spared) and not record.is_cancelled:
-            record.is_paused = outcome.is_paused
-            self._places.line_up(worker, record)
-            return None
-        return self._settle_task(worker, record, outcome)
+        return self._settling.settle(worker, outcome)
 
     def adopt(self, worker: WorkerRecord, record: TaskRecord) -> None:
         """Take a task in that `worker` has asked for and run by itself."""
@@ -219,17 +180,11 @@ class Scheduler:
         is_held = worker is not None and record.number in worker.held
         if is_held or not record.is_accepted:
             return None
-        return self._end(record, "cancelled")
+        return self._settling.end(record, "cancelled")
 
     def drop(self, worker: WorkerRecord, number: int) -> Decided | None:
         """End a cancelled task that `worker` holds and has promised not to start."""
-        record = self._let_go(worker, number, Outcome(number, is_returned=True))
-        if record is None or record.has_ended:
-            return None
-        if record.original is not None:
-            self._copies.drop(record)
-            return None
-        return Decided(record, self._end(record, "cancelled"))
+        return self._settling.drop(worker, number)
 
     def copy(self, record: TaskRecord, worker: WorkerRecord) -> TaskRecord | None:
         """Have `worker` run a task, too, that another one runs; what to send it.
@@ -266,7 +221,7 @@ class Scheduler:
         self.roster.sort()
         self._ready.mark(worker)
         unplaced = self._places.redistribute(self._idle())
-        return self._decide_all([*unplaced, *self._places.share_with(worker)])
+        return self._settling.decide_all([*unplaced, *self._places.share_with(worker)])
 
     def dismiss(self, worker: WorkerRecord) -> list[Decided]:
         """`worker` is given no more tasks; others get those that it has not begun.
@@ -274,7 +229,7 @@ class Scheduler:
         It may be removed once it `is_empty`.
         """
         worker.is_leaving = True
-        return self._decide_all(self._places.redistribute([worker]))
+        return self._settling.decide_all(self._places.redistribute([worker]))
 
     def take_back(self, worker: WorkerRecord, numbers: Iterable[int]) -> list[Decided]:
         """Others get these tasks, which `worker` holds and has promised not to start."""
@@ -282,7 +237,7 @@ class Scheduler:
         for number in numbers:
             self.settle(worker, Outcome(number, is_returned=True))
         worker.halted = halted
-        return self._decide_all(self._places.redistribute([worker]))
+        return self._settling.decide_all(self._places.redistribute([worker]))
 
     def waiting_for(self, role: str | None) -> int:
         """How many tasks of that role no worker has been given, and any could have now."""
@@ -292,18 +247,18 @@ class Scheduler:
         """Forget a worker that has nothing left, or is lost for good."""
         self.roster.remove(worker)
         self._ready.forget(worker)
-        return self._decide_all(self._places.redistribute([]))
+        return self._settling.decide_all(self._places.redistribute([]))
 
     def halt(self, worker: WorkerRecord, reason: str) -> list[Decided]:
         """`worker` takes no more tasks: others get those that it has not started."""
         worker.halted = reason
-        return self._decide_all(self._places.redistribute([worker]))
+        return self._settling.decide_all(self._places.redistribute([worker]))
 
     def resume(self, worker: WorkerRecord) -> list[Decided]:
         """`worker` takes tasks again, also those that wait where nobody does."""
         worker.halted = None
         self._ready.mark(worker)
-        return self._decide_all(self._places.redistribute(self._idle()))
+        return self._settling.decide_all(self._places.redistribute(self._idle()))
 
     def worker_died(
         self, worker: WorkerRecord, why: str, *, is_coming_back: bool = False
@@ -311,14 +266,15 @@ class Scheduler:
         """Have what `worker` had run again; what its workers have died of too often fails."""
         worker.is_healthy = False
         worker.is_coming_back = is_coming_back
-        held = [record for number in list(worker.held) if (record := self._let_go(worker, number))]
+        numbers, let_go = list(worker.held), self._settling.let_go
+        held = [record for number in numbers if (record := let_go(worker, number))]
         self.roster.sort()
         decided = [
-            self._after_death(record, why, was_running=place < worker.concurrency)
+            self._settling.died(record, why, was_running=place < worker.concurrency)
             for place, record in enumerate(held)
         ]
         unplaced = self._places.redistribute([worker])
-        return [*(one for one in decided if one), *self._decide_all(unplaced)]
+        return [*(one for one in decided if one), *self._settling.decide_all(unplaced)]
 
     def blame_notice(self, worker: WorkerRecord) -> Notice | None:
         """Before `worker_died`: count the death for the notice that its agent was to hear next.
@@ -338,13 +294,13 @@ class Scheduler:
         worker.is_coming_back = False
         worker.restarts += 1
         self._ready.mark(worker)
-        return self._decide_all(self._places.redistribute(self._idle()))
+        return self._settling.decide_all(self._places.redistribute(self._idle()))
 
     def worker_gone(self, worker: WorkerRecord) -> list[Decided]:
         """No new process of `worker` could be had; what it was to hear is dropped."""
         worker.is_coming_back = False
         worker.notices.clear()
-        return self._decide_all(self._places.redistribute([worker]))
+        return self._settling.decide_all(self._places.redistribute([worker]))
 
     # Time
 
@@ -354,22 +310,14 @@ class Scheduler:
         Returns what ended because no worker is left for it, and the seconds until
         the next call is due (`None`: not before something else happens).
         """
-        now = self._clock.monotonic()
-        ended = []
-        while self._waiting and self._waiting[0][0] <= now:
-            record = heapq.heappop(self._waiting)[2]
-            if record.has_ended:
-                continue
-            decided = self._decide(self._come_back(record))
-            if decided is not None:
-                ended.append(decided)
+        ended = self._settling.wake()
         for gate in self.roster.gates:
             gate.wake()
         return ended, self.due_in()
 
     def due_in(self) -> float | None:
         """Seconds until something goes on by itself; `None` when nothing does."""
-        due = [max(0.0, at - self._clock.monotonic()) for at, _, _ in self._waiting[:1]]
+        due = self._settling.due_in()
         for gate in self.roster.gates:
             opens_in = gate.opens_in()
             due += [] if opens_in is None else [opens_in]
@@ -394,127 +342,8 @@ class Scheduler:
         standing_by = self._places.standing_by
         return self._backlog.has_up_to(number) or any(one <= number for one in standing_by)
 
-    def _note_halt(self, worker: WorkerRecord, outcome: Outcome) -> None:
-        is_handed_back = outcome.is_returned and outcome.number in worker.held
-        tells_of_halt = outcome.halt is not None or is_handed_back
-        if not worker.is_resumed_early and worker.is_healthy and tells_of_halt:
-            worker.halted = outcome.halt or worker.halted or HANDS_BACK
-        elif outcome.halt is not None:
-            worker.is_resumed_early = False
-
-    def _let_go(
-        self, worker: WorkerRecord, number: int, outcome: Outcome | None = None
-    ) -> TaskRecord | None:
-        """The task of that number, which `worker` holds no longer; `None` when it holds none."""
-        record = worker.held.pop(number, None)
-        if record is not None:
-            worker.gate.settle(record, outcome)
-            record.reserved = None
-            self._ready.mark(worker)
-        return record
-
-    # How tasks end
-
-    def _settle_task(
-        self, worker: WorkerRecord, record: TaskRecord, outcome: Outcome
-    ) -> Decided | Delayed:
-        if outcome.answer is not None:
-            return self._complete(record, outcome, outcome.answer)
-        if outcome.failure is not None:
-            return self._settle_failure(worker, record, outcome, outcome.failure)
-        return Decided(record, self._end(record, "cancelled", **of_skip(outcome.skipped)))
-
-    def _settle_copy(
-        self, worker: WorkerRecord, copy: TaskRecord, outcome: Outcome
-    ) -> Decided | None:
-        if outcome.is_paused:
-            copy.is_paused = True
-            self._places.line_up(worker, copy)
-            return None
-        if outcome.answer is None:
-            self._copies.drop(copy)
-            return None
-        return self._complete(self._copies.win(copy), outcome, outcome.answer)
-
-    def _leave_to_copy(self, record: TaskRecord, failure: Failure | None) -> bool:
-        """Whether another worker has a copy, which goes on in the place of a lost attempt."""
-        if not self._copies.take_over(record):
-            return False
-        if failure is not None and failure.verdict != "refused":
-            record.tries.earlier += 1
-        return True
-
-    def _complete(self, record: TaskRecord, outcome: Outcome, answer: Answer) -> Decided:
-        record.tries.attempts += 1
-        added, turns = outcome.conversation, outcome.turns
-        fields = of_answer(answer)
-        return Decided(
-            record, self._end(record, "completed", turns=turns, conversation=added, **fields)
-        )
-
-    def _settle_failure(
-        self, worker: WorkerRecord, record: TaskRecord, outcome: Outcome, failure: Failure
-    ) -> Decided | Delayed:
-        delay = self._retries.delay(record.tries, failure)
-        if record.is_cancelled:
-            return Decided(record, self._end(record, "cancelled"))
-        if delay is None:
-            ending = self._end(record, "failed", turns=outcome.turns, **of_failure(failure))
-            return Decided(record, ending)
-        worker.waiting[record.number] = record
-        due = self._clock.monotonic() + delay
-        heapq.heappush(self._waiting, (due, record.number, record))
-        return Delayed(record, failure, delay)
-
-    def _come_back(self, record: TaskRecord) -> Unplaced | None:
-        worker = self.roster.get(record.worker)
-        if worker is None or not worker.takes_tasks:
-            return self._places.place(record)
-        self._places.line_up(worker, record)
-        return None
-
-    def _after_death(self, record: TaskRecord, why: str, *, was_running: bool) -> Decided | None:
-        if record.has_ended:
-            return None
-        if record.original is not None:
-            self._copies.drop(record)
-            return None
-        survives = self._retries.survives(record.tries, was_running=was_running)
-        self._dealing.outlived.add(record.number)
-        if record.is_cancelled:
-            return Decided(record, self._end(record, "cancelled"))
-        if not survives:
-            record.tries.attempts += 1
-            return Decided(record, self._end(record, "failed", cause=of_death(why)))
-        if self._copies.take_over(record):
-            return None
-        return self._decide(self._places.place(record))
-
     def _idle(self) -> list[WorkerRecord]:
         return [worker for worker in self.roster if not worker.takes_tasks]
-
-    def _decide(self, unplaced: Unplaced | None) -> Decided | None:
-        ending = self._end_unplaced(unplaced)
-        return None if unplaced is None or ending is None else Decided(unplaced.record, ending)
-
-    def _decide_all(self, unplaced: Iterable[Unplaced]) -> list[Decided]:
-        return [decided for one in unplaced if (decided := self._decide(one)) is not None]
-
-    def _end_unplaced(self, unplaced: Unplaced | None) -> Ending | None:
-        if unplaced is None:
-            return None
-        return self._end(unplaced.record, "failed", cause=unplaced.cause)
-
-    def _end(self, record: TaskRecord, state: EndState, **fields: Any) -> Ending:
-        record.has_ended = True
-        worker = self._places.leave(record)
-        if record.copy is not None:
-            self._copies.lose(record)
-        self._dealing.outlived.discard(record.number)
-        if worker is not None:
-            worker.completed += state == "completed"
-            worker.failed += state == "failed"
-        return ending_of(record, state, self._clock.time(), **fields)
 
 
 def _notices_up_to(worker: WorkerRecord, number: int) -> Iterator[Notice]:

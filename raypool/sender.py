@@ -16,7 +16,8 @@ from raypool.link import WorkerGone, WorkerLink
 from raypool.messages import Notice, Outcome, Piece
 from raypool.recorder import Ended, Recorder
 from raypool.roster import NoticeRecord, WorkerRecord
-from raypool.scheduler import Decided, Delayed, Scheduler
+from raypool.scheduler import Scheduler
+from raypool.settling import Decided, Delayed
 from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 PREFETCH_SECONDS = 0.1
+LATE_PREFETCH_SECONDS = 0.02
+LATE_PARTS = 4
 MIN_PREFETCH = 2
 MAX_PREFETCH = 512
 _SAMPLE_SECONDS = 0.005
@@ -44,14 +48,17 @@ class Window:
     def late_prefetch(self, waiting: int, workers: int) -> int:
         """The same of tasks that any of so many workers may have, while so many wait.
 
-        None when a turn takes much longer than a message, and none near the end: of what
-        waits, a worker takes half of an even part at most (factoring: Hummel, Schonberg and
-        Flynn, CACM 35(8), 1992).
+        What the worker ends while a message comes and goes, and none when a turn takes much
+        longer than that: a task that is sent ahead may stand behind a long turn while others are
+        free. For the same reason none near the end: of what waits, a worker takes no more than
+        a quarter of an even part (as factoring takes a half: Hummel, Schonberg and Flynn,
+        CACM 35(8), 1992).
         """
-        prefetch = self._ended_meanwhile()
-        if prefetch < self.concurrency:
+        rate = self._count / self._seconds
+        if rate * PREFETCH_SECONDS < self.concurrency:
             return 0
-        return min(prefetch, self._most, waiting // (2 * workers))
+        prefetch = math.ceil(rate * LATE_PREFETCH_SECONDS)
+        return min(prefetch, self._most, waiting // (LATE_PARTS * workers))
 
     def ended(self, count: int, now: float) -> None:
         """Note that the worker has ended `count` tasks; `now` in monotonic seconds."""

@@ -16,7 +16,8 @@ from raypool.records import AcceptedTask, Conversation, Ending
 from raypool.retries import Retries
 from raypool.roster import NoticeRecord, Roster, WorkerRecord
 from raypool.routing import RoundRobin, Routing
-from raypool.scheduler import Decided, Scheduler
+from raypool.scheduler import Scheduler
+from raypool.settling import Decided
 from raypool.task_record import TaskRecord
 from raypool.window import Window
 

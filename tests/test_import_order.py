@@ -42,7 +42,7 @@ LAYERS = [
     "endings rivals ready copies hedging",
     "dealing placing",
     "places",
-    "sending",
+    "sending settling",
     "scheduler",
     "recorder hedger",
     "intake",

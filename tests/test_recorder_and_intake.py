@@ -25,8 +25,9 @@ from raypool.records import AcceptedTask, Conversation, Ending
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import RoundRobin
-from raypool.scheduler import Decided, Scheduler
+from raypool.scheduler import Scheduler
 from raypool.sessions import Sessions
+from raypool.settling import Decided
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.tally import Tally
 from raypool.telemetry import Broadcast, TelemetryEvent

@@ -7,7 +7,7 @@ import pytest
 from raypool.events import Verdict
 from raypool.messages import Answer, Failure, Outcome
 from raypool.records import Conversation, Ending, StoredCause
-from raypool.scheduler import Decided, Delayed
+from raypool.settling import Decided, Delayed
 from raypool.usage import Usage
 from tests.stage import LONGEST_WAIT, POLICY, Stage
 

@@ -6,7 +6,7 @@ import pytest
 
 from raypool.messages import Answer, Failure, Outcome
 from raypool.routing import NextFree
-from raypool.scheduler import InVain
+from raypool.settling import InVain
 from raypool.task_record import TaskRecord
 from raypool.usage import Usage
 from tests.gates import NarrowGate

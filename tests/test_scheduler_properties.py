@@ -23,7 +23,8 @@ from raypool.records import AcceptedTask, Ending
 from raypool.retries import Retries
 from raypool.roster import NoticeRecord, Roster, WorkerRecord
 from raypool.routing import LeastLoaded, NextFree, RoundRobin, Routing
-from raypool.scheduler import Decided, Delayed, Scheduler
+from raypool.scheduler import Scheduler
+from raypool.settling import Decided, Delayed
 from raypool.task_record import TaskRecord
 from raypool.window import Window
 from tests.gates import NarrowGate

@@ -18,7 +18,8 @@ from raypool.records import AcceptedTask, Conversation, Ending
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import RoundRobin
-from raypool.scheduler import Decided, Scheduler
+from raypool.scheduler import Scheduler
+from raypool.settling import Decided, Delayed
 from raypool.task_record import TaskRecord
 from raypool.window import Window
 
@@ -167,7 +168,7 @@ class BadDay:
             outcome = Outcome(record.number, Answer("42", 1.0), conversation=added)
         worker.window.ended(1, self._clock.monotonic())
         settled = self.scheduler.settle(worker, outcome)
-        assert settled is not None
+        assert isinstance(settled, (Decided, Delayed))
         if isinstance(settled, Decided):
             self._end_all([settled])
         else:

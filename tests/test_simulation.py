@@ -14,8 +14,9 @@ from raypool.messages import Answer, Failure, Outcome
 from raypool.records import AcceptedTask, Ending
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
-from raypool.routing import RoundRobin
-from raypool.scheduler import Decided, Scheduler
+from raypool.routing import LeastLoaded, NextFree, RoundRobin, Routing
+from raypool.scheduler import Scheduler
+from raypool.settling import Decided
 from raypool.task_record import TaskRecord
 from raypool.window import Window
 
@@ -35,7 +36,7 @@ class Simulation:
         turns: how many turns were run.
     """
 
-    def __init__(self, seed: int, *, concurrency: int) -> None:
+    def __init__(self, seed: int, *, concurrency: int, routing: Routing | None = None) -> None:
         self.endings: dict[int, Ending] = {}
         self.first_worker: dict[int, str | None] = {}
         self.starts: dict[str, list[int]] = {}
@@ -49,7 +50,7 @@ class Simulation:
         ]
         self.scheduler = Scheduler(
             Roster(self.workers),
-            RoundRobin(),
+            routing or RoundRobin(),
             Retries(POLICY),
             self._clock,
         )
@@ -156,3 +157,70 @@ def test_workers_are_busy_all_the_time(simulation: Simulation) -> None:
     if_all_are_busy = MEAN_SECONDS * simulation.turns / WORKERS / simulation.concurrency
 
     assert simulation.seconds < 2 * if_all_are_busy
+
+
+BURST, CREW = 400, 8
+
+
+def list_scheduling(durations: list[float]) -> float:
+    """When the last one ends if each begins, in order, as soon as one of `CREW` is free.
+
+    Graham's list scheduling (SIAM Journal on Applied Mathematics 17(2), 1969).
+    """
+    free = [0.0] * CREW
+    for seconds in durations:
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
+def makespan(routing: Routing, durations: list[float]) -> float:
+    """The same with a policy of ours; an envelope is under way for no time."""
+    clock = FakeClock()
+    workers = [WorkerRecord(f"crew-{n}", "chemist", lambda: Window(1)) for n in range(CREW)]
+    scheduler = Scheduler(Roster(workers), routing, Retries(POLICY), clock)
+    for number in range(1, len(durations) + 1):
+        record = TaskRecord(AcceptedTask(number, f"task-{number}", "why?"))
+        scheduler.reserve(record)
+        assert scheduler.assign(record) is None
+    mailboxes: dict[str, list[int]] = {worker.name: [] for worker in workers}
+    running: list[tuple[float, int, WorkerRecord]] = []
+    while True:
+        for worker, records in scheduler.envelopes():
+            mailboxes[worker.name] += [record.number for record in records]
+        busy = {worker.name for _, _, worker in running}
+        for worker in workers:
+            if mailboxes[worker.name] and worker.name not in busy:
+                number = mailboxes[worker.name].pop(0)
+                ends_at = clock.monotonic() + durations[number - 1]
+                heapq.heappush(running, (ends_at, number, worker))
+        if not running:
+            return clock.monotonic()
+        ends_at, number, worker = heapq.heappop(running)
+        clock.advance(ends_at - clock.monotonic())
+        worker.window.ended(1, clock.monotonic())
+        scheduler.settle(worker, Outcome(number, Answer("42", 1.0)))
+
+
+def ratios(policy: type[Routing], mean_seconds: float) -> list[float]:
+    """How much later than list scheduling a burst of lognormal turns ends, for several bursts."""
+    chance = random.Random(3)
+    found = []
+    for _ in range(20):
+        draws = [chance.lognormvariate(0.0, 1.5) for _ in range(BURST)]
+        durations = [draw * mean_seconds * BURST / sum(draws) for draw in draws]
+        found.append(makespan(policy(), durations) / list_scheduling(durations))
+    return found
+
+
+@pytest.mark.parametrize("mean_seconds", [0.005, 0.02, 0.08, 2.0])
+def test_late_binding_ends_a_burst_as_soon_as_list_scheduling(mean_seconds: float) -> None:
+    found = ratios(NextFree, mean_seconds)
+
+    assert sum(found) / len(found) <= 1.03
+
+
+@pytest.mark.parametrize("policy", [RoundRobin, LeastLoaded])
+def test_early_binding_ends_a_burst_of_uneven_turns_later(policy: type[Routing]) -> None:
+    found = ratios(policy, 2.0)
+
+    assert sum(found) / len(found) > 1.1

@@ -86,6 +86,30 @@ def test_worker_never_runs_dry_and_is_never_overfilled(
         assert window.room(held) == 0 or held + window.room(held) <= most
 
 
+def test_tasks_that_others_may_have_too_are_sent_ahead_to_fast_workers_alone() -> None:
+    fast, slow = paced(Window(4), per_second=2_000), paced(Window(4), per_second=30)
+
+    assert fast.late_prefetch(waiting=10_000, workers=2) == pytest.approx(40, abs=1)
+    assert slow.late_prefetch(waiting=10_000, workers=2) == 0
+    assert Window(4).late_prefetch(waiting=10_000, workers=2) == 0
+
+
+@pytest.mark.parametrize(("waiting", "most"), [(160, 10), (15, 0), (0, 0)])
+def test_no_worker_is_sent_more_ahead_than_a_quarter_of_its_part_of_what_waits(
+    waiting: int, most: int
+) -> None:
+    window = paced(Window(1), per_second=2_000)
+
+    assert window.late_prefetch(waiting, workers=4) == most
+
+
+def test_worker_behind_a_gate_is_sent_what_it_runs_at_once_and_no_more() -> None:
+    window = paced(Window(4), per_second=2_000)
+
+    assert window.room(held=1, prefetches=False) == 3
+    assert window.room(held=9, prefetches=False) == 0
+
+
 def test_one_short_turn_among_long_ones_has_nothing_given_out_before_its_time() -> None:
     window = Window(1)
     for second in range(5):
