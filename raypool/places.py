@@ -26,7 +26,8 @@ class Places:
     """Puts tasks where they wait, and moves them when workers come and go.
 
     Attributes:
-        standing_by: tasks that wait for their session's turn, which no worker has, by number.
+        standing_by: tasks that wait for another attempt or their session's turn, which no worker
+            has, by number.
     """
 
     def __init__(
@@ -98,6 +99,13 @@ class Places:
         if worker is not None:
             worker.unfinished -= 1
         return worker
+
+    def abandon(self, worker: WorkerRecord) -> None:
+        """Have what waits for a time to come, and is `worker`'s, be nobody's meanwhile."""
+        for number, record in worker.waiting.items():
+            self.bind(record, None)
+            self.standing_by[number] = record
+        worker.waiting.clear()
 
     def redistribute(self, workers: Iterable[WorkerRecord]) -> list[Unplaced]:
         """Give what waits in the lines of these workers to whoever may have it now.

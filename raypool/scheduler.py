@@ -234,17 +234,23 @@ class Scheduler:
     def take_back(self, worker: WorkerRecord, numbers: Iterable[int]) -> list[Decided]:
         """Others get these tasks, which `worker` holds and has promised not to start."""
         halted = worker.halted
-        for number in numbers:
-            self.settle(worker, Outcome(number, is_returned=True))
+        settled = [self.settle(worker, Outcome(number, is_returned=True)) for number in numbers]
         worker.halted = halted
-        return self._settling.decide_all(self._places.redistribute([worker]))
+        # One that is returned ends if it was cancelled meanwhile.
+        decided = [one for one in settled if isinstance(one, Decided)]
+        return decided + self._settling.decide_all(self._places.redistribute([worker]))
 
     def waiting_for(self, role: str | None) -> int:
         """How many tasks of that role no worker has been given, and any could have now."""
         return next((len(line) for one, line in self._backlog if one == role), 0)
 
     def remove(self, worker: WorkerRecord) -> list[Decided]:
-        """Forget a worker that has nothing left, or is lost for good."""
+        """Forget a worker that has nothing left, or is lost for good.
+
+        Its tasks that wait for another attempt wait on, and what it was to hear is dropped.
+        """
+        worker.notices.clear()
+        self._places.abandon(worker)
         self.roster.remove(worker)
         self._ready.forget(worker)
         return self._settling.decide_all(self._places.redistribute([]))

@@ -473,3 +473,34 @@ def test_what_waits_fails_when_its_last_worker_is_to_leave_for_good() -> None:
 
     assert stage.answer(stage.a, 1) is not None
     assert [(one.record.number, one.ending.state) for one in ended] == [(2, "failed")]
+
+
+def test_task_that_is_cancelled_as_its_worker_is_recalled_ends() -> None:
+    stage = Stage()
+    _, _, cancelled, *_ = stage.accept(1, 2, 3, 4, 5)
+    assert stage.take(stage.a) == [1, 3, 5]
+    assert stage.scheduler.cancel(cancelled) is None
+    stage.scheduler.dismiss(stage.a)
+
+    decided = stage.scheduler.take_back(stage.a, [3])
+
+    assert [(one.record.number, one.ending.state) for one in decided] == [(3, "cancelled")]
+
+
+def test_retry_of_a_worker_that_is_lost_as_it_leaves_is_waited_for_and_runs_elsewhere() -> None:
+    stage = Stage()
+    stage.accept(1)
+    stage.send()
+    stage.fail(stage.a, 1)
+    stage.notify(stage.a, 2)
+    stage.scheduler.dismiss(stage.a)
+    stage.scheduler.worker_died(stage.a, "killed")
+
+    stage.scheduler.remove(stage.a)
+
+    assert not stage.scheduler.has_work_up_to(stage.a, 2)
+    assert stage.scheduler.has_unassigned_up_to(1)
+    assert stage.scheduler.unfinished_up_to(1) == {None: 1}
+    stage.wait(LONGEST_WAIT)
+    assert stage.send() == {"crew-2": [1]}
+    assert not stage.scheduler.has_unassigned_up_to(1)
