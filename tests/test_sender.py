@@ -34,7 +34,7 @@ from raypool.recorder import Ended
 from raypool.records import AcceptedTask, Conversation, Ending
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
-from raypool.routing import RoundRobin
+from raypool.routing import NextFree, RoundRobin, Routing
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
 from raypool.tally import Tally
@@ -193,14 +193,21 @@ class Floor:
         returns: those may come back.
     """
 
-    def __init__(self, policy: RetryPolicy = QUICK, *, after: float | None = None) -> None:
+    def __init__(
+        self,
+        policy: RetryPolicy = QUICK,
+        *,
+        after: float | None = None,
+        routing: Routing | None = None,
+    ) -> None:
         clock = SystemClock()
         self.clock = clock
         gate = ClosingGate(clock)
         self.workers = [
             WorkerRecord(f"crew-{n}", "chemist", lambda: Window(1), gate) for n in (1, 2)
         ]
-        self.scheduler = Scheduler(Roster(self.workers), RoundRobin(), Retries(policy), clock)
+        roster = Roster(self.workers)
+        self.scheduler = Scheduler(roster, routing or RoundRobin(), Retries(policy), clock)
         self.a, self.b = FakeLink(), FakeLink()
         self.recorder = FakeRecorder(self.scheduler)
         self.links: Any = {"crew-1": self.a, "crew-2": self.b}
@@ -1060,3 +1067,23 @@ async def test_what_is_done_until_the_sender_closes_is_given_up_then() -> None:
 
     async with asyncio.timeout(5):
         await given_up.wait()
+
+
+async def test_waiting_waits_for_what_no_worker_has_been_given() -> None:
+    floor = Floor(routing=NextFree())
+    floor.a.gate.clear()
+    floor.b.gate.clear()
+    floor.accept(1, 2, 3, 4)
+    floor.accept(5)
+    waiting = await finishing(floor, 4)
+    assert (floor.a.envelopes, floor.b.envelopes) == ([[1]], [[2]])
+    assert (floor.a.asked, floor.b.asked) == ([], []), "they have more to come"
+
+    floor.b.gate.set()
+    await floor.reach(lambda: 5 in floor.recorder.endings)
+    assert not waiting.done()
+    floor.a.gate.set()
+    await waiting
+
+    assert sorted(floor.recorder.endings) == [1, 2, 3, 4, 5]
+    assert floor.b.envelopes == [[2], [3], [4], [5]]
