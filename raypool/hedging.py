@@ -171,6 +171,8 @@ class Hedging:
 
         `None` when nothing but time will make none late.
         """
+        if not self._in_time:
+            return None
         now = self._clock.monotonic()
         due = [self._find_late(*key, now) for key in list(self._in_time)]
         return min((at - now for at in due if at is not None), default=None)
