@@ -76,7 +76,8 @@ class GovernorLink:
             self._urged.clear()
             try:
                 await self._renew()
-            except (RayError, TimeoutError) as error:
+            except (RayError, TimeoutError, ValueError) as error:
+                # A ValueError is Ray's when one of that name dies as it is looked for.
                 logger.info("the governor of the rate limit does not answer: %s", error)
                 self._governor = None
                 await asyncio.sleep(AGAIN_SECONDS)
