@@ -38,11 +38,11 @@ from raypool.messages import (
     Refusal,
     Submission,
     Unfinished,
-    WorkerReport,
     decode_submissions,
     encode,
 )
 from raypool.naming import Naming, number_of
+from raypool.overview import Overview
 from raypool.recorder import Recorder
 from raypool.records import AcceptedTask
 from raypool.replacing import Replacer
@@ -53,10 +53,8 @@ from raypool.scaling import Scaler
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
 from raypool.sqlite_ledger import SqliteLedger
-from raypool.status import PoolStatus, WorkerState, WorkerStatus
+from raypool.status import PoolStatus
 from raypool.tally import Tally
-from raypool.task import State
-from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast, EventHandler, HandlerThread, encode_events
 from raypool.window import Window
 
@@ -246,7 +244,7 @@ class Dispatcher:
             if self._stopped.is_set():
                 raise self._has_stopped()
             if not waiting.done():
-                return self._unfinished_up_to(last)
+                return self._overview.unfinished_up_to(last)
             await waiting
             await self._ledger.record([])
         finally:
@@ -265,7 +263,7 @@ class Dispatcher:
             if (client, ticket) not in record.watchers:
                 record.watchers.append((client, ticket))
             return Found(record.task, worker=record.worker)
-        found = await self._find_ended(task_id)
+        found = await self._overview.find_ended(task_id)
         if found is None or found.ending is not None:
             return found
         if self._scheduler.get(task_id) is None:
@@ -276,7 +274,8 @@ class Dispatcher:
     async def find(self, task_id: str) -> bytes | None:
         """One task as it is now, as `Found`; `None` when the ledger has none of that id."""
         record = self._scheduler.get(task_id)
-        found = await (self._find_ended(task_id) if record is None else self._look_at(record))
+        overview = self._overview
+        found = await (overview.find_ended(task_id) if record is None else overview.find(record))
         return None if found is None else encode(found)
 
     async def ended(self, after: int, limit: int) -> bytes:
@@ -285,31 +284,7 @@ class Dispatcher:
 
     async def status(self) -> PoolStatus:
         """The pool as it is now; every worker is asked."""
-        present = sorted(self._scheduler.roster, key=lambda worker: number_of(worker.name))
-        links = [self._links[worker.name] for worker in present]
-        reports = await asyncio.gather(*(link.status() for link in links))
-        workers = list(map(self._worker_status, present, reports))
-        running = sum(worker.running for worker in workers)
-        tally = self._tally
-        return PoolStatus(
-            name=self._config.name,
-            queued=max(0, self._scheduler.unfinished - running),
-            running=running,
-            completed=tally.ended["completed"],
-            failed=tally.ended["failed"],
-            cancelled=tally.ended["cancelled"],
-            input_tokens=tally.input_tokens,
-            output_tokens=tally.output_tokens,
-            cost_usd=tally.cost_usd,
-            unpriced=tally.unpriced,
-            extra_turns=tally.extra_turns,
-            extra_cost_usd=tally.extra_cost_usd,
-            workers=workers,
-            scaling=self._scaler.why,
-            blocked=self._gates.why,
-            budget=self._book.status(),
-            limits=self._gates.limits(),
-        )
+        return await self._overview.status()
 
     async def remarks(self) -> list[str]:
         """What a user should know before money is spent."""
@@ -449,6 +424,16 @@ class Dispatcher:
         self._listening = Listening(self._links, self._broadcast)
         self._begin_telemetry()
         self._join_crew()
+        self._overview = Overview(
+            config.name,
+            self._links,
+            ledger=self._ledger,
+            scheduler=self._scheduler,
+            gates=self._gates,
+            book=self._book,
+            scaler=self._scaler,
+            tally=self._tally,
+        )
         await self._resume()
         self._scaler.begin()
 
@@ -533,15 +518,6 @@ class Dispatcher:
             )
         return roster[name]
 
-    def _unfinished_up_to(self, number: int) -> list[Unfinished]:
-        counts = self._scheduler.unfinished_up_to(number)
-        return [
-            Unfinished(None, count, None, self._gates.why)
-            if name is None
-            else Unfinished(name, count, self._worker(name).halted, self._worker(name).gate.why)
-            for name, count in counts.items()
-        ]
-
     async def _resume(self) -> None:
         last = 0
         while tasks := await self._unfinished_after(last):
@@ -562,45 +538,6 @@ class Dispatcher:
     def _refuse(self, submission: Submission) -> Refusal:
         message = f"pool {self._config.name!r} is stopping and takes no more tasks"
         return Refusal(submission.ticket, PoolStopped.__name__, message)
-
-    async def _find_ended(self, task_id: str) -> Found | None:
-        known = await self._ledger.read(lambda ledger: ledger.find(task_id))
-        if known is None or known.ending is None:
-            return None if known is None else Found(known.task)
-        ending = known.ending
-        return Found(known.task, ending, ending.state, ending.worker, ending.attempts)
-
-    async def _look_at(self, record: TaskRecord) -> Found:
-        state: State = "queued"
-        worker = self._scheduler.roster.get(record.worker)
-        if worker is not None and record.number in worker.held:
-            report = await self._links[worker.name].status()
-            if report is not None and record.number in report.running:
-                state = "running"
-        return Found(record.task, None, state, record.worker, record.tries.attempts)
-
-    def _worker_status(self, worker: WorkerRecord, report: WorkerReport | None) -> WorkerStatus:
-        running = len(report.running) if report else 0
-        return WorkerStatus(
-            worker=worker.name,
-            role=worker.role,
-            node=report.node if report else "",
-            state=_state(worker, running),
-            queued=max(0, worker.unfinished - running),
-            running=running,
-            completed=worker.completed,
-            failed=worker.failed,
-            restarts=worker.restarts,
-            halted=worker.halted,
-        )
-
-
-def _state(worker: WorkerRecord, running: int) -> WorkerState:
-    if not worker.is_healthy:
-        return "starting" if worker.is_coming_back else "dead"
-    if running:
-        return "processing"
-    return "idle" if worker.halted is None else "halted"
 
 
 def _collect_garbage_rarely() -> None:

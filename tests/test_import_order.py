@@ -53,6 +53,7 @@ LAYERS = [
     "sender crew listening",
     "replacing joining leaving",
     "scaling",
+    "overview",
     "dispatcher",
     "starting",
     # The handle
