@@ -26,10 +26,8 @@ def tasks_of_race(task: Task, n: int) -> tuple[str, list[Task]]:
     """The id of a race, and its tasks: `n` that ask what `task` asks, `<id>/1` and so on.
 
     Raises:
-        InvalidTask: `task` is in a session, streams or is hedged, or there are none.
+        InvalidTask: `task` is in a session, streams or is hedged.
     """
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise InvalidTask(f"n must be a whole number of at least 1, got {n!r:.80}")
     for option, why in (
         ("session", "each of its tasks has a conversation of its own"),
         ("stream", "which answer is the one is known at the end"),
@@ -39,6 +37,22 @@ def tasks_of_race(task: Task, n: int) -> tuple[str, list[Task]]:
             raise InvalidTask(f"a race takes no {option}: {why}")
     race = new_task_id() if task.id is None else task.id
     return race, [msgspec.structs.replace(task, id=f"{race}/{k}") for k in range(1, n + 1)]
+
+
+def check_count(n: object) -> None:
+    """Refuse what is no number of tasks.
+
+    Raises:
+        InvalidTask: says what it must be, and what came.
+    """
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise InvalidTask(f"n must be a whole number of at least 1, got {n!r:.80}")
+
+
+def check_key(key: object) -> None:
+    """Refuse what cannot say by what answers agree; likewise."""
+    if not callable(key):
+        raise InvalidTask(f"key must be a function of a Response, got {key!r:.80}")
 
 
 def check_agree(agree: object, n: int) -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from raypool.errors import InvalidTask
-from raypool.races import Key, RaceFuture, any_answer, check_agree, same_answer, tasks_of_race
+from raypool.races import (
+    Key,
+    RaceFuture,
+    any_answer,
+    check_agree,
+    check_count,
+    check_key,
+    same_answer,
+    tasks_of_race,
+)
 from raypool.submitting import Submitting, may_block, task_of
 from raypool.task import Content, Task
 
@@ -99,14 +108,18 @@ class Racing(Submitting):
         """
         options = (role, id, metadata, timeout, None, output_type, False, priority, tenant)
         task = task_of(prompt, *options)
-        return self._race(task, n, agree=agree, key=key or same_answer, block=block)
+        same = same_answer if key is None else key
+        return self._race(task, n, agree=agree, key=same, block=block)
 
     def _race(self, task: Task, n: int, *, agree: int, key: Key, block: bool) -> RaceFuture:
-        race, tasks = tasks_of_race(task, n)
+        self._check(task)
+        check_count(n)
         check_agree(agree, n)
+        check_key(key)
+        self._check_workers(n, task.role)
+        race, tasks = tasks_of_race(task, n)
         for one in tasks:
             self._check(one)
-        self._check_workers(n, task.role)
         client = self._client
         futures = client.submit(tasks, block=may_block(block), race=race)
         return RaceFuture(client, race, futures, agree=agree, key=key)

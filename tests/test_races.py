@@ -21,7 +21,15 @@ from raypool.errors import (
     WaitTimeout,
 )
 from raypool.future import TaskFuture
-from raypool.races import RaceFuture, any_answer, check_agree, same_answer, tasks_of_race
+from raypool.races import (
+    RaceFuture,
+    any_answer,
+    check_agree,
+    check_count,
+    check_key,
+    same_answer,
+    tasks_of_race,
+)
 from raypool.records import Ending, EndState, StoredCause
 from raypool.response import Response
 from raypool.task import Task
@@ -366,10 +374,16 @@ def test_race_refuses_what_its_tasks_cannot_have(task: Task) -> None:
 @pytest.mark.parametrize("n", [0, -1, 1.5, True, "2"])
 def test_race_needs_a_whole_number_of_tasks(n: Any) -> None:
     with pytest.raises(InvalidTask, match="n must be a whole number of at least 1, got"):
-        tasks_of_race(Task("?"), n)
+        check_count(n)
 
 
 @pytest.mark.parametrize("agree", [0, 4, 2.0, True, None])
 def test_quorum_needs_a_number_that_its_tasks_can_come_to(agree: Any) -> None:
     with pytest.raises(InvalidTask, match="agree must be a whole number from 1 to n=3, got"):
         check_agree(agree, 3)
+
+
+def test_votes_are_counted_by_a_function() -> None:
+    check_key(len)
+    with pytest.raises(InvalidTask, match=r"key must be a function of a Response, got 'text'"):
+        check_key("text")

@@ -154,6 +154,8 @@ def test_races_may_be_started_from_many_threads(pool: Pool) -> None:
 def test_race_needs_a_worker_for_each_of_its_tasks(pool: Pool) -> None:
     with pytest.raises(ValueError, match=rf"n must be at most .* has {SIZE} now, got {SIZE + 1}"):
         pool.first("?", n=SIZE + 1)
+    with pytest.raises(ValueError, match=rf"n must be at most .* got {10**12}"):
+        pool.first("?", n=10**12)
     with pytest.raises(ValueError, match=r"with the role 'juror'.* got 9"):
         pool.quorum("?", n=9, role="juror")
     with pytest.raises(UnknownRole, match="judge"):
@@ -166,6 +168,10 @@ def test_race_takes_a_task_with_its_options_unless_it_has_a_session(pool: Pool) 
     assert pool.first(task).result(timeout=30).text == "mine"
     with pytest.raises(InvalidTask, match="brings its own options"):
         pool.first(task, priority=1)
+    with pytest.raises(InvalidTask, match="id must be a text of 1 to 512 characters, got 42"):
+        pool.first("?", id=42)  # type: ignore[arg-type]
+    with pytest.raises(InvalidTask, match="key must be a function"):
+        pool.quorum("?", n=2, agree=1, key=0)  # type: ignore[arg-type]
     with pytest.raises(InvalidTask, match="a race takes no session"):
         pool.quorum(Task("?", session="s"), n=2, agree=1)
 
