@@ -42,14 +42,18 @@ class Options(BaseModel):
         frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
     )
 
-    def __init__(self, **values: Any) -> None:
-        """Check the values.
+    def __init__(self, *given: Any, **values: Any) -> None:
+        """Check the values; those without a name are the first options', in their order.
 
         Raises:
             ValueError: names the option, what it must be, and what came.
+            TypeError: there are too many, or one is given twice.
         """
+        options = list(type(self).model_fields)
+        if len(given) > len(options) or not values.keys().isdisjoint(options[: len(given)]):
+            raise TypeError(f"{type(self).__name__} takes each of {', '.join(options)} once")
         try:
-            super().__init__(**values)
+            super().__init__(**dict(zip(options, given, strict=False)), **values)
         except ValidationError as error:
             raise ValueError(_first_problem(error, type(self))) from None
 

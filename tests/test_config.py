@@ -236,6 +236,26 @@ def test_whole_seconds_are_seconds_too() -> None:
     assert config(turn_timeout=5).turn_timeout == 5.0
 
 
+def test_options_may_be_given_in_their_order() -> None:
+    autoscale: Any = Autoscale
+
+    assert autoscale(1, 4, up_delay=2.0) == Autoscale(min_size=1, max_size=4, up_delay=2.0)
+    with pytest.raises(ValueError, match="max_size must be at least min_size"):
+        autoscale(4, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [((1,), {"min_size": 1}), ((1, 2, 3.0, 4.0, 5.0, 6.0), {})]
+)
+def test_option_that_is_given_twice_or_is_too_many_is_refused(
+    given: tuple[float, ...], named: dict[str, Any]
+) -> None:
+    autoscale: Any = Autoscale
+
+    with pytest.raises(TypeError, match="Autoscale takes each of min_size, max_size, "):
+        autoscale(*given, **named)
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         config().size = 4
