@@ -143,8 +143,8 @@ class Pool(Racing):
             "retry": RetryPolicy() if retry is None else retry,
             "autoscale": autoscale,
             "budget": budget,
-            "prices": dict(prices or {}),
-            "tenants": dict(tenants or {}),
+            "prices": _mapping(prices),
+            "tenants": _mapping(tenants),
             "hedge_after": hedge_after,
             "hedge_share": hedge_share,
             "turn_timeout": turn_timeout,
@@ -334,6 +334,13 @@ class Pool(Racing):
         )
         tasks = "1 task" if unfinished == 1 else f"{unfinished} tasks"
         return f"pool {self.name!r} stopped with {tasks} unfinished{kept}"
+
+
+def _mapping(given: object) -> object:
+    """A mapping as `PoolConfig` takes it; it refuses what is none."""
+    if given is None:
+        return {}
+    return dict(given) if isinstance(given, Mapping) else given
 
 
 def _attach(info: PoolInfo) -> Pool:

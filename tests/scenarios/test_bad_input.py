@@ -57,6 +57,8 @@ def agent_that_holds_a_lock() -> type[Agent]:
     ("options", "words"),
     [
         ({"size": 0}, r"size must be at least 1 .*, got 0"),
+        ({"size": 1, "prices": 5}, r"prices must be a valid dictionary, got 5"),
+        ({"size": 1, "tenants": ["a"]}, r"tenants must be a valid dictionary, got"),
         ({"size": -1}, r"size must be greater than or equal to 0, got -1"),
         ({"size": 2.5}, r"size must be a valid integer, got 2\.5"),
         ({}, r"size or roles must be given"),
