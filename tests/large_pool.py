@@ -23,7 +23,8 @@ from raypool.records import AcceptedTask
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import make_routing
-from raypool.scheduler import Decided, Scheduler
+from raypool.scheduler import Scheduler
+from raypool.settling import Decided
 from raypool.task_record import TaskRecord
 from raypool.telemetry import EventName
 from raypool.usage import Usage
