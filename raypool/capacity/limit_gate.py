@@ -124,7 +124,7 @@ class LimitGate:
             self._waits_for_probe = True
             return False
         size = self._estimates.size(record.task, self._conversation(record))
-        cost = self.tariff.most(self._estimates.most(size)) if self._book.is_limiting else None
+        cost = self._most(size) if self._book.is_limiting else None
         if cost is not None and not self._book.reserve(cost):
             return False
         ticket = None
@@ -212,6 +212,10 @@ class LimitGate:
         if record.task.session is None and self._has_memory:
             return record.worker
         return record.task.session
+
+    def _most(self, size: Size) -> Cost:
+        need = self._estimates.most(size)
+        return self.tariff.most(need) if self._book.counts_usd else Cost(0, sum(need))
 
     @property
     def _lacks_price(self) -> bool:
