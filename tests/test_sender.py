@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from raypool.capacity.gate import ClosingGate
+from raypool.capacity.gate import ClosingGate, Gate
 from raypool.clock import SystemClock
 from raypool.config import RetryPolicy
 from raypool.desk import Desks
@@ -199,10 +199,11 @@ class Floor:
         *,
         after: float | None = None,
         routing: Routing | None = None,
+        gate: Gate | None = None,
     ) -> None:
         clock = SystemClock()
         self.clock = clock
-        gate = ClosingGate(clock)
+        gate = gate or ClosingGate(clock)
         self.workers = [
             WorkerRecord(f"crew-{n}", "chemist", lambda: Window(1), gate) for n in (1, 2)
         ]
