@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -57,6 +60,7 @@ def test_each_limit_is_read_from_its_three_headers() -> None:
     "wrong",
     [
         {"limit": "many"},
+        {"limit": "0"},
         {"remaining": "-1"},
         {"limit": "inf"},
         {"reset": "soon"},
@@ -68,6 +72,25 @@ def test_limit_that_makes_no_sense_is_left_out_and_the_others_are_read(wrong: An
     told = headers("requests", **wrong) | headers("output-tokens")
 
     assert limits_in(told) == ProviderLimits(output_tokens=Allowance(50, 49, RESET_AT))
+
+
+@pytest.mark.parametrize("ahead", [-3600, -600, 0, 600])
+def test_reset_is_told_by_our_clock_whatever_the_servers_is(ahead: int) -> None:
+    now = time.time()
+    reset = datetime.fromtimestamp(now + ahead + 30, UTC).isoformat()
+
+    limits = limits_in(headers("tokens", reset=reset) | {"date": formatdate(now + ahead)})
+
+    assert limits is not None
+    assert limits.tokens is not None
+    assert limits.tokens.reset_at - now == pytest.approx(30, abs=3)
+
+
+@pytest.mark.parametrize("date", ["", "soon", "Thu, 01 Jan 1970 99:99:99 GMT"])
+def test_date_that_makes_no_sense_moves_nothing(date: str) -> None:
+    limits = limits_in(headers("tokens") | {"date": date})
+
+    assert limits == ProviderLimits(tokens=Allowance(50, 49, RESET_AT))
 
 
 def test_limit_of_which_a_header_is_missing_is_left_out() -> None:
