@@ -210,8 +210,9 @@ class Scaler:
         if failed_at is not None and self._clock.monotonic() - failed_at < AGAIN_SECONDS:
             return
         lost = self._lost(role)
-        if lost:  # so that their names are free, and found again by who comes
+        if lost:
             self._do(self._bury(lost))
+        if lost or self._buries(role):  # so that their names are free, and found by who comes
             return
         for _ in range(count):
             coming = self._do(self._bring(role))
@@ -221,6 +222,8 @@ class Scaler:
         self._tell("scale.up", role, added=count, reason=f"{tasks} run or wait")
 
     async def _bury(self, lost: list[WorkerRecord]) -> None:
+        for worker in lost:
+            worker.is_leaving = True  # all of them at once, so that nobody else buries one
         for worker in lost:
             await self._leaving.bury(worker)
 
@@ -285,6 +288,13 @@ class Scaler:
             for worker in self._scheduler.roster
             if worker.role == role and not worker.may_take_tasks and not worker.is_leaving
         ]
+
+    def _buries(self, role: str) -> bool:
+        """Whether some that are dead still have their names."""
+        return any(
+            worker.role == role and worker.is_leaving and not worker.may_take_tasks
+            for worker in self._scheduler.roster
+        )
 
     def _newest_first(self, role: str) -> list[WorkerRecord]:
         return sorted(self._present(role), key=lambda one: number_of(one.name), reverse=True)

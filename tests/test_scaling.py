@@ -315,6 +315,29 @@ async def test_worker_that_was_lost_for_good_makes_room_for_one_with_its_state(
     assert pool.street.processes["crew-1"].snapshot == '{"seen": 1}'
 
 
+async def test_lost_workers_make_room_once_however_long_their_last_words_take(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buried = []
+
+    async def listen_on(_self: Listening, name: str) -> None:
+        buried.append(name)
+        await asyncio.sleep(0.02)
+
+    pool = start(autoscale=Autoscale(min_size=2, max_size=2, up_delay=0.0))
+    await pool.scaler.scale({"research assistant": 2})
+    monkeypatch.setattr(Listening, "leave", listen_on)
+    for name in pool.workers:
+        pool.scheduler.worker_died(pool.worker(name), "it was killed")
+
+    pool.scaler.begin()
+    await pool.reach(lambda: pool.street.count == 4)
+    await pool.reach(lambda: len(pool.workers) == 2)
+
+    assert sorted(pool.workers) == ["crew-1", "crew-2"]
+    assert sorted(buried) == ["crew-1", "crew-2"]
+
+
 async def test_newest_of_the_idle_workers_goes_first_and_a_halted_one_last(start: Start) -> None:
     pool = start(size=3)
     await pool.scaler.scale({"research assistant": 4})
