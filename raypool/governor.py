@@ -54,6 +54,8 @@ class Governor:
 
     async def called(self, user: str) -> None:
         """Return when a share should renew its lease before it is due, or after a while."""
+        if user in self._governing.called:
+            return
         event = self._watched.setdefault(user, asyncio.Event())
         try:
             async with asyncio.timeout(CALL_SECONDS):
