@@ -10,12 +10,17 @@ from typing import Any
 
 import pytest
 import ray
+from hypothesis import settings
 from ray._private import ray_constants
 
 from raypool import Pool
 from raypool.backends import ScriptedBackend
 
 StartPool = Callable[..., Pool]
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("no deadline", settings(), deadline=None)
+settings.load_profile("no deadline")
 
 # Under `uv run`, Ray would make the environment anew for every worker of every test.
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
