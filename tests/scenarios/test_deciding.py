@@ -151,11 +151,11 @@ def test_task_that_halts_before_its_turn_is_first_when_its_worker_is_resumed(poo
     wait_until_halted(pool, worker)
 
     tasks[1].cancel()
+    with pytest.raises(TaskCancelled):
+        tasks[1].result(timeout=30)
     pool.resume(worker)
     assert tasks[2].result(timeout=30).text == "re: behind"
 
-    with pytest.raises(TaskCancelled):
-        tasks[1].result(timeout=30)
     asked = [entry[1] for entry in journal_of(pool, "solo")[entries:] if entry[0] == "pre_turn"]
     assert asked == ["0.1 before", "not yet", "behind"]
 
