@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import threading
 import time
 from typing import NoReturn
 
@@ -30,8 +31,9 @@ class Governor:
     """An actor that leases rates to the shares of one provider, key and model.
 
     There is one on a cluster, whatever the namespaces of the pools. It ends by itself when no
-    share has held a lease for `UNUSED_SECONDS`. When its process dies Ray starts another, which
-    leases no more than the shares report to hold until the leases of all others have run out.
+    share has held a lease for `UNUSED_SECONDS`, or none has come for `FIRST_USER_SECONDS`. When its
+    process dies Ray starts another, which leases no more than the shares report to hold until the
+    leases of all others have run out.
     """
 
     def __init__(self, is_replacement: bool = False) -> None:
@@ -40,8 +42,11 @@ class Governor:
         self._governing = Governing(clock, is_replacement=is_replacement or was_here)
         self._watched: dict[str, asyncio.Event] = {}
         self._clock = clock
-        self._used_at = clock.monotonic() + FIRST_USER_SECONDS - UNUSED_SECONDS
+        self._used_at = clock.monotonic()
         self._ending: asyncio.Task[NoReturn] | None = None
+        first_look = threading.Timer(FIRST_USER_SECONDS, self._end_when_nobody_came)
+        first_look.daemon = True
+        first_look.start()
 
     async def renew(self, user: str, report: Report) -> Lease:
         """The lease that a share has from now on."""
@@ -74,6 +79,10 @@ class Governor:
     def _tell_the_called(self) -> None:
         for user in self._governing.called & self._watched.keys():
             self._watched[user].set()
+
+    def _end_when_nobody_came(self) -> None:
+        if self._ending is None:
+            _end_process()
 
     async def _end_when_unused(self) -> NoReturn:
         while True:

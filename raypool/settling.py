@@ -84,6 +84,8 @@ class Settling:
         record = self.let_go(worker, outcome.number, outcome)
         if record is None:
             return None
+        if is_spared:
+            is_spared, record.was_spared = not record.was_spared, True
         if record.has_ended:
             return InVain(record.original or record, outcome.usage, outcome.cost_usd)
         if record.original is not None:

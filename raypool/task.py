@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
@@ -119,7 +120,9 @@ def check_hedge_after(value: object) -> None:
         InvalidTask: says what it must be, and what came.
     """
     is_percentile = isinstance(value, str) and re.fullmatch(r"p[1-9][0-9]?", value)
-    is_seconds = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    is_seconds = (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+    )
     if not is_percentile and not is_seconds:
         raise InvalidTask(
             f'hedge_after must be a number of seconds above 0, or a percentile as "p95", '

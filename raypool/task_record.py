@@ -31,6 +31,8 @@ class TaskRecord:
         is_accepted: the ledger has committed it.
         is_cancelled: its cancellation was asked for.
         is_paused: its worker keeps what it has come to, until there is room for more of it.
+        was_spared: it went back into line once, though it had failed for good, for no task
+            could have succeeded then.
         has_ended: its end has been decided.
         reserved: what its worker's gate has set aside for its next exchange; `None` when
             nothing limits it.
@@ -55,6 +57,7 @@ class TaskRecord:
         "task",
         "tries",
         "usage",
+        "was_spared",
         "watchers",
         "worker",
     )
@@ -72,6 +75,7 @@ class TaskRecord:
         self.is_accepted = False
         self.is_cancelled = False
         self.is_paused = False
+        self.was_spared = False
         self.has_ended = False
         self.reserved: Reservation | None = None
         self.original: TaskRecord | None = None
