@@ -64,6 +64,11 @@ class Dealing:
                 return Dealt(late[0].take(late_room))
         return self._deal_singly(worker, room, late, late_room)
 
+    def has_slot(self, worker: WorkerRecord) -> bool:
+        """Whether a task that no worker has died with may run there now, beside what it has."""
+        has_slot = worker.has_slot and _hears_tasks(worker)
+        return has_slot and len(worker.held) < self._company_of_held(worker)
+
     def _late_lines(self, worker: WorkerRecord) -> list[Line]:
         return [] if worker.is_leaving else self._backlog.lines_for(worker.role)
 
@@ -85,9 +90,7 @@ class Dealing:
         taken: list[TaskRecord] = []
         aside: list[TaskRecord] = []
         is_open, is_refused = worker.gate.is_wide_open, False
-        company = min(
-            (self._company(worker, one) for one in worker.held.values()), default=math.inf
-        )
+        company = self._company_of_held(worker)
         while True:
             lines = late if len(taken) < late_room else []
             lines = [worker.line, *lines] if len(taken) < room else lines
@@ -128,6 +131,10 @@ class Dealing:
             return False
         workers = self._roster.choice(record.task.role)
         return worker not in self._rivals.apart(record, workers)
+
+    def _company_of_held(self, worker: WorkerRecord) -> float:
+        """How many tasks the worker may have at once while it has those that it holds."""
+        return min((self._company(worker, one) for one in worker.held.values()), default=math.inf)
 
     def _company(self, worker: WorkerRecord, record: TaskRecord) -> float:
         return self._retries.company(record.tries, worker.concurrency)

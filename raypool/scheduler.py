@@ -191,15 +191,17 @@ class Scheduler:
 
         The first answer ends the task; a copy that fails leaves it to the other. `None` when
         that cannot be now: the task is not held by one other worker alone, or is one of a
-        session, or a worker has died with it; or `worker` or its gate has no room.
+        session, or pinned, or a worker has died with it; or `worker` has no room, or has what
+        must go by itself; or its gate has no room.
         """
         holder = self.roster.get(record.worker)
         is_held = holder is not None and holder.held.get(record.number) is record
         is_twin = record.copy is not None or record.original is not None
         is_alone = not (is_twin or record.has_ended or record.is_cancelled)
-        if not is_held or not is_alone or holder is worker or not worker.has_slot:
+        if not is_held or not is_alone or holder is worker or worker.is_leaving:
             return None
-        if record.task.session is not None or record.tries.deaths or worker.is_leaving:
+        is_bound = record.task.session is not None or record.task.worker is not None
+        if is_bound or record.tries.deaths or not self._dealing.has_slot(worker):
             return None
         return self._copies.start(record, worker)
 
@@ -207,7 +209,7 @@ class Scheduler:
         """A worker with room for a copy of the task; `None` when there is none."""
         workers = self.roster.choice(record.task.role)
         apart = self._rivals.apart(record, workers)
-        free = [one for one in apart if one.has_slot and one.name != record.worker]
+        free = [one for one in apart if self._dealing.has_slot(one) and one.name != record.worker]
         return min(free, key=lambda one: len(one.held), default=None)
 
     # Workers that come and go

@@ -41,6 +41,10 @@ class Sending:
             if records:
                 sent.setdefault(worker.name, []).extend(records)
                 self._rest(worker)
+                if _had_to_go_apart(records):
+                    for one in passed:
+                        self._ready.mark(one)
+                    passed.clear()
             else:
                 passed.append(worker)
         for worker in passed:
@@ -84,6 +88,10 @@ class Sending:
             sent.setdefault(worker.name, []).extend(dealt.records)
             if worker.has_slot:
                 crowd.add(worker)
+            if _had_to_go_apart(dealt.records):
+                for one in passed:
+                    crowd.add(one)
+                passed.clear()
         if gate.is_wide_open:
             passed += crowd.clear()
         for worker in passed:
@@ -92,3 +100,8 @@ class Sending:
     def _rest(self, worker: WorkerRecord) -> None:
         if worker.has_slot and not worker.is_leaving:
             self._ready.rest(worker)
+
+
+def _had_to_go_apart(records: list[TaskRecord]) -> bool:
+    """Whether workers with tasks may have been passed over, since one of these came first."""
+    return any(record.tries.deaths for record in records)

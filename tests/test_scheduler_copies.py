@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from raypool.config import RetryPolicy
 from raypool.messages import Answer, Failure, Outcome
-from raypool.routing import NextFree
+from raypool.routing import LeastLoaded, NextFree
 from raypool.settling import InVain
 from raypool.task_record import TaskRecord
 from raypool.usage import Usage
@@ -174,6 +175,26 @@ def test_copy_is_made_only_where_there_is_room_for_it() -> None:
     assert stage.scheduler.free_worker(record) is stage.b
 
 
+def test_copy_is_not_made_beside_what_must_go_by_itself() -> None:
+    stage = Stage(concurrency=2, policy=RetryPolicy(max_deaths=2), routing=LeastLoaded())
+    stage.accept(1, 2)
+    stage.send()
+    stage.die(stage.a)
+    stage.come_back(stage.a)
+    stage.answer(stage.b, 2)
+    assert stage.send() == {"crew-2": [1]}
+    [record] = stage.accept(3)
+    assert stage.send() == {"crew-1": [3]}
+
+    assert stage.scheduler.free_worker(record) is None
+    assert stage.scheduler.copy(record, stage.b) is None
+    stage.answer(stage.b, 1)
+    assert stage.scheduler.free_worker(record) is stage.b
+    stage.notify(stage.b, 9)
+    stage.b.notices[9].tries.deaths = 1
+    assert stage.scheduler.copy(record, stage.b) is None
+
+
 def test_copy_is_not_made_when_the_gate_has_no_room() -> None:
     gate = NarrowGate(1)
     stage = Stage(gate=gate)
@@ -195,6 +216,12 @@ def of_a_session(stage: Stage) -> TaskRecord:
     return record
 
 
+def pinned(stage: Stage) -> TaskRecord:
+    [record] = stage.accept(1, worker="crew-1")
+    stage.send()
+    return record
+
+
 def ended(stage: Stage) -> TaskRecord:
     [record] = stage.accept(1)
     stage.send()
@@ -202,7 +229,7 @@ def ended(stage: Stage) -> TaskRecord:
     return record
 
 
-@pytest.mark.parametrize("make", [waiting, of_a_session, ended])
+@pytest.mark.parametrize("make", [waiting, of_a_session, pinned, ended])
 def test_copy_is_made_of_no_task_that_cannot_have_one(make: object) -> None:
     stage = Stage(routing=NextFree())
 

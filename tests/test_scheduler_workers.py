@@ -11,6 +11,8 @@ from raypool.config import RetryPolicy
 from raypool.messages import Outcome
 from raypool.records import Ending, StoredCause
 from raypool.roster import WorkerRecord
+from raypool.routing import NextFree
+from tests.gates import NarrowGate
 from tests.stage import LONGEST_WAIT, Stage
 
 KILLED = StoredCause("WorkerDied", "WorkerDied", "it was killed")
@@ -352,6 +354,28 @@ def test_task_that_never_died_waits_until_one_that_must_be_alone_has_ended() -> 
     assert stage.take(stage.a) == []
     stage.answer(stage.a, 1)
     assert stage.take(stage.a) == [2]
+
+
+@pytest.mark.parametrize("room", [None, 5])
+def test_worker_passed_over_for_a_task_that_must_be_alone_is_sent_the_next_at_once(
+    room: int | None,
+) -> None:
+    stage = Stage(
+        ["chemist"] * 3,
+        concurrency=2,
+        policy=RetryPolicy(max_deaths=2),
+        routing=NextFree(),
+        gate=None if room is None else NarrowGate(room),
+    )
+    stage.accept(1, 2, 3, 4, 5)
+    assert stage.send() == {"crew-1": [1, 4], "crew-2": [2, 5], "crew-3": [3]}
+    stage.answer(stage.a, 4)
+    stage.answer(stage.workers[1], 5)
+    stage.answer(stage.b, 3)
+    stage.die(stage.a)
+    stage.accept(6)
+
+    assert stage.send() == {"crew-3": [1], "crew-2": [6]}
 
 
 def test_task_whose_workers_all_die_fails_in_the_end() -> None:
