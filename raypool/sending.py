@@ -31,7 +31,7 @@ class Sending:
         Where capacity is short, the most urgent task has it, whichever worker's it is.
         """
         sent: Envelopes = {}
-        passed = []
+        passed: list[WorkerRecord] = []
         while (worker := self._next_worker()) is not None:
             if not worker.gate.is_wide_open:
                 if worker.has_slot:
@@ -76,7 +76,7 @@ class Sending:
 
     def _pass(self, gate: Gate, crowd: Crowd, sent: Envelopes) -> None:
         """Let those who wait at a gate pass one by one, until it has no more room."""
-        passed = []
+        passed: list[WorkerRecord] = []
         while (worker := crowd.first(self._backlog)) is not None:
             dealt = self.deal(worker, most=1)
             if dealt.is_refused:
