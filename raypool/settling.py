@@ -80,12 +80,10 @@ class Settling:
         self._note_halt(worker, outcome)
         self._ready.mark(worker)
         failure = outcome.failure
-        is_spared = failure is not None and failure.verdict == "fatal" and worker.gate.is_broken
+        is_spared = self._is_spared(worker, outcome)
         record = self.let_go(worker, outcome.number, outcome)
         if record is None:
             return None
-        if is_spared:
-            is_spared, record.was_spared = not record.was_spared, True
         if record.has_ended:
             return InVain(record.original or record, outcome.usage, outcome.cost_usd)
         if record.original is not None:
@@ -183,6 +181,19 @@ class Settling:
             worker.completed += state == "completed"
             worker.failed += state == "failed"
         return ending_of(record, state, self._clock.time(), **fields)
+
+    def _is_spared(self, worker: WorkerRecord, outcome: Outcome) -> bool:
+        """Whether a task waits though it has failed for good, since none could have succeeded.
+
+        A probe does so once: what no probe succeeds with does not hold up the others for ever.
+        """
+        failure, record = outcome.failure, worker.held.get(outcome.number)
+        if failure is None or failure.verdict != "fatal" or record is None:
+            return False
+        if not worker.gate.is_broken or record.reserved is None or not record.reserved.is_probe:
+            return worker.gate.is_broken
+        was_spared, record.was_spared = record.was_spared, True
+        return not was_spared
 
     def _note_halt(self, worker: WorkerRecord, outcome: Outcome) -> None:
         is_handed_back = outcome.is_returned and outcome.number in worker.held

@@ -31,8 +31,7 @@ class TaskRecord:
         is_accepted: the ledger has committed it.
         is_cancelled: its cancellation was asked for.
         is_paused: its worker keeps what it has come to, until there is room for more of it.
-        was_spared: it went back into line once, though it had failed for good, for no task
-            could have succeeded then.
+        was_spared: it went back into line once as a probe, though it had failed for good.
         has_ended: its end has been decided.
         reserved: what its worker's gate has set aside for its next exchange; `None` when
             nothing limits it.

@@ -12,9 +12,16 @@ REFUSED_SECONDS = 0.5
 
 
 class Reservation:
-    """What is set aside for one exchange of a task; each gate makes a kind of its own."""
+    """What is set aside for one exchange of a task; each gate makes a kind of its own.
 
-    __slots__ = ()
+    Attributes:
+        is_probe: it is sent to find out whether any task can succeed.
+    """
+
+    __slots__ = ("is_probe",)
+
+    def __init__(self, *, is_probe: bool = False) -> None:
+        self.is_probe = is_probe
 
 
 class Gate(Protocol):

@@ -54,18 +54,17 @@ class Held(Reservation):
         size: what was known of it.
         cost: what the budget keeps for it; `None` while there is none.
         ticket: what the share of the provider's limits keeps for it; likewise.
-        is_probe: it was sent to find out whether the breaker may close.
     """
 
-    __slots__ = ("cost", "is_probe", "size", "ticket")
+    __slots__ = ("cost", "size", "ticket")
 
     def __init__(
         self, size: Size, cost: Cost | None, ticket: Ticket | None, *, is_probe: bool
     ) -> None:
+        super().__init__(is_probe=is_probe)
         self.size = size
         self.cost = cost
         self.ticket = ticket
-        self.is_probe = is_probe
 
 
 class LimitGate:
