@@ -13,7 +13,7 @@ import ray
 from ray._private import ray_constants
 
 from tests.benchmarks import measure
-from tests.benchmarks.scenarios import Sizes, scenarios
+from tests.benchmarks.groups import Sizes, groups
 
 
 @click.command(help=__doc__)
@@ -24,9 +24,12 @@ def main(rounds: int, scale: float, only: str) -> None:
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
     ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
-    with scenarios(Sizes.scaled(scale)) as prepared:
-        chosen = [scenario for scenario in prepared if only in scenario.name]
-        measure.show([measure.run(scenario, rounds) for scenario in chosen], rounds)
+    figures = []
+    for group in groups(Sizes.scaled(scale)):
+        with group as prepared:
+            chosen = [scenario for scenario in prepared if only in scenario.name]
+            figures += [measure.run(scenario, rounds) for scenario in chosen]
+    measure.show(figures, rounds)
 
 
 if __name__ == "__main__":

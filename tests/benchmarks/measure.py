@@ -44,13 +44,13 @@ class Figures:
     ratios: list[float]
 
 
-def run(scenario: Scenario, rounds: int) -> Figures:
-    """Measure raypool and the peer in turn, after a round of each that does not count."""
+def run(scenario: Scenario, rounds: int, *, warm_ups: int = 1) -> Figures:
+    """Measure raypool and the peer in turn, after rounds of each that do not count."""
     ours: list[float] = []
     peers: list[float] = []
-    for turn in range(rounds + 1):
+    for turn in range(warm_ups + rounds):
         mine, theirs = scenario.raypool(), scenario.peer() if scenario.peer else None
-        if turn > 0:
+        if turn >= warm_ups:
             ours.append(mine)
             peers += [] if theirs is None else [theirs]
     ratios = [mine / theirs for mine, theirs in zip(ours, peers, strict=False)]
@@ -70,14 +70,19 @@ def show(figures: list[Figures], rounds: int) -> None:
         table.add_column(column)
     for one in figures:
         scenario = one.scenario
+        peer = "" if one.peer is None else f"{_figure(one.peer)} {scenario.unit}"
         table.add_row(
             scenario.name,
-            f"{one.raypool:,.1f} {scenario.unit}",
-            "" if one.peer is None else f"{one.peer:,.1f} {scenario.unit} ({scenario.peer_name})",
+            f"{_figure(one.raypool)} {scenario.unit}",
+            f"{peer} ({scenario.peer_name})" if peer else "",
             "" if one.ratio is None else _range(one),
             scenario.goal,
         )
     Console().print(table)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.1f}" if value >= 10 else f"{value:.3g}"
 
 
 def _range(one: Figures) -> str:
