@@ -32,12 +32,16 @@ class OneGovernor:
         self._governing = Governing(clock)
         self.renew = Remote(self._renew)
         self.called = Remote(self._called)
+        self.leave = Remote(self._leave)
 
     async def _renew(self, user: str, report: Report) -> Lease:
         return self._governing.renew(user, report)
 
     async def _called(self, user: str) -> None:
         await asyncio.Event().wait()
+
+    async def _leave(self, user: str, report: Report) -> None:
+        self._governing.leave(user, report)
 
 
 async def test_governor_that_dies_as_it_is_looked_for_is_looked_for_again(
