@@ -54,6 +54,8 @@ LAYERS = [
     "replacing joining leaving",
     "scaling",
     "overview",
+    "assembly",
+    "stopping",
     "dispatcher",
     "starting",
     # The handle

@@ -1,0 +1,312 @@
+"""A pool put together: its workers started, and joined to what gives them work."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cloudpickle
+
+from raypool.accounts import Accounts
+from raypool.capacity.budget import BudgetBook, Cost
+from raypool.capacity.gates import Gates
+from raypool.clock import Clock
+from raypool.config import PoolConfig
+from raypool.crew import Crew, await_ready
+from raypool.desk import Desks
+from raypool.errors import LedgerError, PoolStartError
+from raypool.governor_link import GovernorLinks
+from raypool.group_commit import GroupCommit
+from raypool.hedger import Hedger
+from raypool.hedging import Hedging
+from raypool.intake import Intake
+from raypool.joining import Joining
+from raypool.leaving import Leaving
+from raypool.ledger import POOL_NAME, WORKER_ROLES, Ledger
+from raypool.link import WorkerLink
+from raypool.listening import Listening
+from raypool.naming import Naming
+from raypool.overview import Overview
+from raypool.recorder import Recorder
+from raypool.records import AcceptedTask
+from raypool.replacing import Replacer
+from raypool.retries import Retries
+from raypool.roster import Roster, WorkerRecord
+from raypool.routing import make_routing
+from raypool.scaling import Scaler
+from raypool.scheduler import Scheduler
+from raypool.sender import Sender
+from raypool.sqlite_ledger import SqliteLedger
+from raypool.tally import Tally
+from raypool.telemetry import Broadcast, EventHandler, HandlerThread
+from raypool.window import Window
+
+RESUME_PAGE = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a running pool consists of; each part knows those that it works with."""
+
+    links: dict[str, WorkerLink]
+    governors: GovernorLinks
+    desks: Desks
+    broadcast: Broadcast
+    handler_thread: HandlerThread | None
+    ledger: GroupCommit
+    scheduler: Scheduler
+    gates: Gates
+    book: BudgetBook
+    intake: Intake
+    sender: Sender
+    listening: Listening
+    scaler: Scaler
+    overview: Overview
+
+
+class Assembly:
+    """Starts the workers of a pool, then makes its parts and joins them.
+
+    Attributes:
+        links: the workers that have been started, by name.
+        naming: the names of all that there ever were on the ledger, once that is open.
+        crew: what starts them, from then on.
+    """
+
+    naming: Naming
+    crew: Crew
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        payloads: dict[str, bytes],
+        handler: bytes | None,
+        *,
+        clock: Clock,
+        on_lease: Callable[[], None],
+    ) -> None:
+        """Work by `config`.
+
+        `payloads` are what the workers of each role unpack, `handler` is what is told of every
+        event, packed; `on_lease` is called when more may be sent than before.
+        """
+        self._config = config
+        self._payloads = payloads
+        self._handler = handler
+        self._clock = clock
+        self._governors = GovernorLinks(clock, on_lease)
+        self._desks = Desks(clock)
+        self._broadcast = Broadcast(clock, config.name)
+        self.links: dict[str, WorkerLink] = {}
+
+    async def start(self) -> Parts:
+        """Open the ledger, start the workers, and go on with what is unfinished.
+
+        Raises:
+            PoolStartError: with the first cause; nothing is left running.
+        """
+        try:
+            ledger = await asyncio.to_thread(self._open_ledger)
+        except LedgerError as error:
+            raise PoolStartError(str(error)) from error
+        try:
+            await self._start_workers(ledger)
+            parts = self._join(ledger)
+            await _resume(parts)
+            parts.scaler.begin()
+        except BaseException:
+            await self._governors.close()
+            for link in self.links.values():
+                link.kill()
+            ledger.close()
+            raise
+        return parts
+
+    def _open_ledger(self) -> Ledger:
+        ledger = SqliteLedger(self._config.ledger)
+        ledger.set_meta(POOL_NAME, self._config.name)
+        return ledger
+
+    async def _start_workers(self, ledger: Ledger) -> None:
+        """Return when all are ready, under the names that those of an earlier run had."""
+        config = self._config
+        had = ledger.meta(WORKER_ROLES)
+        self.naming = Naming(config.name, json.loads(had) if had else (), config.by_role)
+        self.crew = Crew(config, self._payloads, self.naming)
+        names = [self.naming.take(role) for role in config.crew]
+        self.links = await asyncio.to_thread(self.crew.start_all, names)
+        ledger.set_meta(WORKER_ROLES, json.dumps(self.naming.by_number))
+        snapshots = {name: ledger.snapshot(name) for name in self.links}
+        await await_ready(config, self.links, snapshots)
+
+    def _join(self, ledger: Ledger) -> Parts:
+        config = self._config
+        totals = ledger.totals()
+        tally = Tally(totals)
+        book = BudgetBook(config.budget, Cost.of(totals.cost_usd, totals.usage.total_tokens))
+        gates = self._new_gates(book)
+        scheduler = self._new_scheduler(gates)
+        commits = GroupCommit(ledger)
+        recorder = Recorder(commits, scheduler, self._desks, tally, self._broadcast)
+        sender = Sender(
+            scheduler,
+            self.links,
+            recorder,
+            self._new_hedger(scheduler, tally),
+            desks=self._desks,
+            broadcast=self._broadcast,
+            clock=self._clock,
+        )
+        intake = Intake(commits, scheduler, self._desks, self._broadcast, totals.last_number)
+        sender.adopt = intake.adopt
+        listening = Listening(self.links, self._broadcast)
+        handler_thread = self._begin_telemetry(scheduler.roster)
+        scaler = self._join_crew(commits, scheduler, sender, listening, gates)
+        overview = Overview(
+            config.name,
+            self.links,
+            ledger=commits,
+            scheduler=scheduler,
+            gates=gates,
+            book=book,
+            scaler=scaler,
+            tally=tally,
+        )
+        return Parts(
+            links=self.links,
+            governors=self._governors,
+            desks=self._desks,
+            broadcast=self._broadcast,
+            handler_thread=handler_thread,
+            ledger=commits,
+            scheduler=scheduler,
+            gates=gates,
+            book=book,
+            intake=intake,
+            sender=sender,
+            listening=listening,
+            scaler=scaler,
+            overview=overview,
+        )
+
+    def _new_gates(self, book: BudgetBook) -> Gates:
+        config = self._config
+        return Gates(
+            book,
+            self._clock,
+            prices=config.prices,
+            has_memory=config.memory == "worker",
+            new_share=self._governors.share,
+            tell=self._broadcast.emit,
+        )
+
+    def _new_scheduler(self, gates: Gates) -> Scheduler:
+        """With the workers that are ready; raises `PoolStartError` for a budget none can keep."""
+        config = self._config
+        workers = [self._new_record(gates, name) for name in self.links]
+        problem = gates.problem(config.budget)
+        if problem is not None:
+            raise PoolStartError(problem)
+        return Scheduler(
+            Roster(workers, Accounts(config.tenants)),
+            make_routing(config.routing),
+            Retries(config.retry),
+            self._clock,
+            role_routing={
+                role: make_routing(settings.routing)
+                for role, settings in config.by_role.items()
+                if settings.routing != config.routing
+            },
+        )
+
+    def _new_record(self, gates: Gates, name: str) -> WorkerRecord:
+        """A worker that is ready, as the scheduler knows it."""
+        role = self.naming.role_of(name)
+        settings = self._config.by_role[role]
+        window = functools.partial(Window, settings.concurrency, settings.mailbox_limit)
+        gate = gates.of(role, self.links[name].terms, settings.rate_limit)
+        return WorkerRecord(name, role, window, gate)
+
+    def _new_hedger(self, scheduler: Scheduler, tally: Tally) -> Hedger:
+        """What starts second copies; none where each worker remembers what it has run."""
+        config = self._config
+        share = 0.0 if config.memory == "worker" else config.hedge_share
+        hedging = Hedging(self._clock, after=config.hedge_after, share=share)
+        return Hedger(hedging, scheduler, tally, self._broadcast, self._clock)
+
+    def _begin_telemetry(self, workers: Roster) -> HandlerThread | None:
+        thread = None
+        if self._handler is not None:
+            handler: EventHandler = cloudpickle.loads(self._handler)
+            thread = HandlerThread(handler, self._clock, self._config.name)
+            self._broadcast.attach(thread)
+        for worker in workers:
+            self._broadcast.emit(
+                "worker.started", worker=worker.name, role=worker.role, restarts=worker.restarts
+            )
+        return thread
+
+    def _join_crew(
+        self,
+        ledger: GroupCommit,
+        scheduler: Scheduler,
+        sender: Sender,
+        listening: Listening,
+        gates: Gates,
+    ) -> Scaler:
+        """Join the parts by which workers come and go."""
+        replacer = Replacer(
+            self._config,
+            self.crew,
+            self.links,
+            ledger=ledger,
+            scheduler=scheduler,
+            sender=sender,
+            broadcast=self._broadcast,
+        )
+        replacer.on_return = lambda worker: listening.join(worker.name)
+        sender.replace = replacer.replace
+        joining = Joining(
+            self._config,
+            self.crew,
+            self.naming,
+            self.links,
+            ledger=ledger,
+            scheduler=scheduler,
+            sender=sender,
+            broadcast=self._broadcast,
+            listening=listening,
+            new_record=functools.partial(self._new_record, gates),
+        )
+        leaving = Leaving(
+            self.naming,
+            self.links,
+            scheduler=scheduler,
+            sender=sender,
+            broadcast=self._broadcast,
+            listening=listening,
+        )
+        return Scaler(
+            self._config,
+            scheduler=scheduler,
+            joining=joining,
+            leaving=leaving,
+            broadcast=self._broadcast,
+            clock=self._clock,
+        )
+
+
+async def _resume(parts: Parts) -> None:
+    """Give the workers what an earlier run has left."""
+    last = 0
+    while tasks := await _unfinished_after(parts.ledger, last):
+        parts.sender.record(await parts.intake.resume(tasks))
+        last = tasks[-1].number
+    parts.sender.pump()
+
+
+async def _unfinished_after(ledger: GroupCommit, number: int) -> list[AcceptedTask]:
+    return await ledger.read(lambda it: it.unfinished(number, RESUME_PAGE))
