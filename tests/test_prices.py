@@ -10,7 +10,15 @@ from raypool.config import Price
 from raypool.prices import cost_usd, most_usd
 from raypool.usage import Usage
 
-MODELS = ("claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-haiku-5-5-20260101")
+MODELS = (
+    "claude-haiku-5-5",
+    "claude-sonnet-5-5",
+    "claude-opus-5-5",
+    "claude-haiku-5-5-20260101",
+    "claude-sonnet-4-5",
+    "claude-opus-4-6",
+    "claude-2",
+)
 USAGES = (
     Usage(0, 0),
     Usage(1, 1),
@@ -20,6 +28,8 @@ USAGES = (
     Usage(100_000, 500),
     Usage(50_000, 500, cache_read_tokens=50_001),
     Usage(900_000, 9000, cache_write_tokens=100_000),
+    Usage(200_000, 500),
+    Usage(200_001, 500),
 )
 
 
