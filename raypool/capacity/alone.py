@@ -24,7 +24,8 @@ class LoneShare(Share):
 
     @property
     def is_limiting(self) -> bool:
-        if not self.renews_in:
+        # What limits is taken from, and that renews the lease.
+        if not self._limiting and not self.renews_in:
             self._renew_now()
         return super().is_limiting
 

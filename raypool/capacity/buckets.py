@@ -72,8 +72,8 @@ class Bucket:
         """Whether that much may be taken now."""
         if self.rate == math.inf:
             return True
-        needed = min(amount, self.size)
-        return self.size > 0 and self.fill(now) >= needed * ALMOST
+        level, size = self.fill(now), self.size
+        return size > 0 and (level >= amount or level >= min(amount, size) * ALMOST)
 
     def take(self, amount: float, number: int, now: float) -> None:
         """Take what it `has`, as the taking of that number: each is higher than the last."""
@@ -91,11 +91,17 @@ class Bucket:
         if self.rate == math.inf or number <= self._since:
             return
         if amount <= 0:
-            self.fill(now)
+            self._note_room(self.last + 0.5, now)
             self.level += amount
             return
-        self._note_room(self.last + 0.5, now)
-        self.level += min(amount, next(room for when, room in self._rooms if when > number))
+        fits = min(amount, self.size - self.fill(now))
+        for when, room in self._rooms:
+            if room >= fits:
+                break
+            if when > number:
+                fits = room
+                break
+        self.level += fits
 
     def opens_in(self, amount: float, now: float) -> float | None:
         """Seconds until it has that much; `None` when it never will at this rate."""

@@ -30,20 +30,29 @@ class Cost(NamedTuple):
         """That many USD, and tokens."""
         return cls(round(usd * PICO), tokens)
 
-    def plus(self, other: Cost) -> Cost:
-        """Both together."""
-        return Cost(self.pico_usd + other.pico_usd, self.tokens + other.tokens)
-
-    def minus(self, other: Cost) -> Cost:
-        """What is left without the other."""
-        return Cost(self.pico_usd - other.pico_usd, self.tokens - other.tokens)
-
     def greater(self, other: Cost) -> Cost:
         """The greater of each."""
         return Cost(max(self.pico_usd, other.pico_usd), max(self.tokens, other.tokens))
 
 
 NOTHING = Cost()
+
+
+class _Sum:
+    """What costs add up to."""
+
+    __slots__ = ("pico_usd", "tokens")
+
+    def __init__(self, first: Cost) -> None:
+        self.pico_usd, self.tokens = first
+
+    def add(self, cost: Cost) -> None:
+        self.pico_usd += cost.pico_usd
+        self.tokens += cost.tokens
+
+    def subtract(self, cost: Cost) -> None:
+        self.pico_usd -= cost.pico_usd
+        self.tokens -= cost.tokens
 
 
 class BudgetBook:
@@ -53,31 +62,24 @@ class BudgetBook:
 
     Attributes:
         on_spent: is told which limit of the budget is spent, once for each budget.
+        is_limiting: there is a limit.
+        counts_usd: there is a limit in USD, so that every turn must have a price.
     """
 
     def __init__(self, budget: Budget | None, spent: Cost = NOTHING) -> None:
         self.on_spent: Callable[[Limit], None] | None = None
-        self._spent = spent
-        self._reserved = NOTHING
+        self._spent = _Sum(spent)
+        self._reserved = _Sum(NOTHING)
         self._under_way = 0
         self.set(budget)
-
-    @property
-    def is_limiting(self) -> bool:
-        """Whether there is a limit."""
-        budget = self._budget
-        return budget is not None and (budget.usd is not None or budget.tokens is not None)
-
-    @property
-    def counts_usd(self) -> bool:
-        """Whether there is a limit in USD, so that every turn must have a price."""
-        return self._budget is not None and self._budget.usd is not None
 
     def set(self, budget: Budget | None) -> None:
         """Have another budget from now on; what is spent stays so."""
         self._budget = budget
         self._usd = None if budget is None or budget.usd is None else round(budget.usd * PICO)
         self._tokens = None if budget is None else budget.tokens
+        self.counts_usd = self._usd is not None
+        self.is_limiting = self.counts_usd or self._tokens is not None
         self._short: tuple[Limit, Cost] | None = None
         self._has_told = False
 
@@ -89,7 +91,7 @@ class BudgetBook:
                 self._run_short(lacking, most)
             return False
         self._short = None
-        self._reserved = self._reserved.plus(most)
+        self._reserved.add(most)
         self._under_way += 1
         return True
 
@@ -98,9 +100,9 @@ class BudgetBook:
 
         `reserved` is `None` for a turn that nothing was set aside for.
         """
-        self._spent = self._spent.plus(spent)
+        self._spent.add(spent)
         if reserved is not None:
-            self._reserved = self._reserved.minus(reserved)
+            self._reserved.subtract(reserved)
             self._under_way -= 1
 
     @property
@@ -138,10 +140,10 @@ class BudgetBook:
         )
 
     def _lacking(self, most: Cost) -> Limit | None:
-        after = self._spent.plus(self._reserved).plus(most)
-        if self._usd is not None and after.pico_usd > self._usd:
+        spent, reserved, usd, tokens = self._spent, self._reserved, self._usd, self._tokens
+        if usd is not None and spent.pico_usd + reserved.pico_usd + most.pico_usd > usd:
             return "usd"
-        if self._tokens is not None and after.tokens > self._tokens:
+        if tokens is not None and spent.tokens + reserved.tokens + most.tokens > tokens:
             return "tokens"
         return None
 

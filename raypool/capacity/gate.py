@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from raypool.clock import Clock
@@ -11,6 +12,7 @@ from raypool.task_record import TaskRecord
 REFUSED_SECONDS = 0.5
 
 
+@dataclass(slots=True, kw_only=True)
 class Reservation:
     """What is set aside for one exchange of a task; each gate makes a kind of its own.
 
@@ -18,10 +20,7 @@ class Reservation:
         is_probe: it is sent to find out whether any task can succeed.
     """
 
-    __slots__ = ("is_probe",)
-
-    def __init__(self, *, is_probe: bool = False) -> None:
-        self.is_probe = is_probe
+    is_probe: bool = False
 
 
 class Gate(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from raypool.capacity.breaker import Breaker
 from raypool.capacity.budget import NOTHING, BudgetBook, Cost
@@ -47,6 +48,7 @@ class Tariff:
         return Cost.of(usd or 0.0, outcome.usage.total_tokens)
 
 
+@dataclass(slots=True, kw_only=True)
 class Held(Reservation):
     """What is set aside for one exchange.
 
@@ -56,15 +58,9 @@ class Held(Reservation):
         ticket: what the share of the provider's limits keeps for it; likewise.
     """
 
-    __slots__ = ("cost", "size", "ticket")
-
-    def __init__(
-        self, size: Size, cost: Cost | None, ticket: Ticket | None, *, is_probe: bool
-    ) -> None:
-        super().__init__(is_probe=is_probe)
-        self.size = size
-        self.cost = cost
-        self.ticket = ticket
+    size: Size
+    cost: Cost | None
+    ticket: Ticket | None
 
 
 class LimitGate:
@@ -136,7 +132,7 @@ class LimitGate:
                 return False
         if is_probe:
             self.breaker.begin_probe()
-        record.reserved = Held(size, cost, ticket, is_probe=is_probe)
+        record.reserved = Held(is_probe=is_probe, size=size, cost=cost, ticket=ticket)
         return True
 
     def opens_in(self) -> float | None:
@@ -152,8 +148,9 @@ class LimitGate:
     def settle(self, record: TaskRecord, outcome: Outcome | None) -> None:
         held = record.reserved if isinstance(record.reserved, Held) else None
         self._settle_breaker(held, outcome)
-        self._settle_budget(held, outcome)
-        self._settle_share(held, outcome)
+        may_tell_less = outcome is None or _is_untold(outcome)
+        self._settle_budget(held, outcome, may_tell_less=may_tell_less)
+        self._settle_share(held, outcome, may_tell_less=may_tell_less)
         self._learn(record, held, outcome)
 
     def _settle_breaker(self, held: Held | None, outcome: Outcome | None) -> None:
@@ -166,18 +163,22 @@ class LimitGate:
         elif is_probe:
             self.breaker.end_probe()
 
-    def _settle_budget(self, held: Held | None, outcome: Outcome | None) -> None:
+    def _settle_budget(
+        self, held: Held | None, outcome: Outcome | None, *, may_tell_less: bool
+    ) -> None:
         reserved = None if held is None else held.cost
         told = NOTHING if outcome is None else self.tariff.told(outcome)
-        if reserved is not None and (outcome is None or _is_untold(outcome)):
+        if reserved is not None and may_tell_less:
             told = told.greater(reserved)
         self._book.settle(reserved, told)
 
-    def _settle_share(self, held: Held | None, outcome: Outcome | None) -> None:
+    def _settle_share(
+        self, held: Held | None, outcome: Outcome | None, *, may_tell_less: bool
+    ) -> None:
         ticket = None if held is None else held.ticket
         usage = Usage() if outcome is None else outcome.usage
         read, written = usage.input_tokens + usage.cache_write_tokens, usage.output_tokens
-        if ticket is not None and (outcome is None or _is_untold(outcome)):
+        if ticket is not None and may_tell_less:
             read = max(read, round(ticket.amounts.input_tokens))
             written = max(written, round(ticket.amounts.output_tokens))
         failure = None if outcome is None else outcome.failure

@@ -98,12 +98,14 @@ class Share:
     @property
     def is_limiting(self) -> bool:
         """Whether `take` may say no before the lease is due: it has a rate, or is closed."""
+        if self._limiting:
+            return True
         now = self._clock.monotonic()
-        return bool(self._limiting) or now < self._closed_until or now >= self._due_at
+        return now < self._closed_until or now >= self._due_at
 
     def take(self, input_tokens: float, output_tokens: float) -> Ticket | None:
         """Leave to send an exchange of about that size now; `None` when there is none."""
-        amounts = Rates(1.0, input_tokens, output_tokens, input_tokens + output_tokens)
+        amounts = Rates.of_turn(input_tokens, output_tokens)
         now = self._clock.monotonic()
         if now >= self._due_at:
             self._urge(now)

@@ -174,8 +174,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(target=under_way, most=COSTS)
     def begin(self, most: Cost) -> Cost | None:
-        before = self.spent.plus(self._all_reserved()).plus(most)
-        fits = self._fits(before)
+        fits = self._fits(_sum([self.spent, *self.reserved, most]))
         assert self.book.reserve(most) == fits
         if not fits:
             return None
@@ -205,8 +204,8 @@ class AnyOrder(RuleBasedStateMachine):
         assert status is not None
         assert status.spent_usd == self.spent.pico_usd / PICO
         assert status.spent_tokens == self.spent.tokens
-        assert status.reserved_usd == self._all_reserved().pico_usd / PICO
-        assert status.reserved_tokens == self._all_reserved().tokens
+        assert status.reserved_usd == _sum(self.reserved).pico_usd / PICO
+        assert status.reserved_tokens == _sum(self.reserved).tokens
 
     @invariant()
     def is_spent_only_while_nothing_is_under_way(self) -> None:
@@ -216,11 +215,8 @@ class AnyOrder(RuleBasedStateMachine):
         if most is None:
             return
         self.reserved.remove(most)
-        self.spent = self.spent.plus(spent)
+        self.spent = _sum([self.spent, spent])
         self.book.settle(most, spent)
-
-    def _all_reserved(self) -> Cost:
-        return Cost(*map(sum, zip(*self.reserved, strict=True))) if self.reserved else NOTHING
 
     def _fits(self, after: Cost) -> bool:
         assert self.budget is not None
@@ -228,6 +224,10 @@ class AnyOrder(RuleBasedStateMachine):
         return (usd is None or after.pico_usd <= round(usd * PICO)) and (
             tokens is None or after.tokens <= tokens
         )
+
+
+def _sum(costs: list[Cost]) -> Cost:
+    return Cost(*map(sum, zip(NOTHING, *costs, strict=True)))
 
 
 TestAnyOrder = AnyOrder.TestCase
