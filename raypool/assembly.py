@@ -35,7 +35,7 @@ from raypool.records import AcceptedTask
 from raypool.replacing import Replacer
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
-from raypool.routing import make_routing
+from raypool.routing import make_routings
 from raypool.scaling import Scaler
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
@@ -210,16 +210,15 @@ class Assembly:
         problem = gates.problem(config.budget)
         if problem is not None:
             raise PoolStartError(problem)
+        routing, role_routing = make_routings(
+            config.routing, {role: one.routing for role, one in config.by_role.items()}
+        )
         return Scheduler(
             Roster(workers, Accounts(config.tenants)),
-            make_routing(config.routing),
+            routing,
             Retries(config.retry),
             self._clock,
-            role_routing={
-                role: make_routing(settings.routing)
-                for role, settings in config.by_role.items()
-                if settings.routing != config.routing
-            },
+            role_routing=role_routing,
         )
 
     def _new_record(self, gates: Gates, name: str) -> WorkerRecord:

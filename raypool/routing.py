@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import operator
 import pickle
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from raypool.errors import PoolStartError
@@ -60,15 +59,15 @@ class Routing(Protocol):
 
 
 class RoundRobin:
-    """Task k of a role goes to worker k mod N of those of that role that may have it."""
+    """Task k goes to worker k mod N of those that may have it."""
 
     def __init__(self) -> None:
-        self._counters: Counter[str | None] = Counter()
+        self._count = 0
 
     def choose(self, task: AcceptedTask, workers: Sequence[Chosen]) -> Chosen | None:
-        count = self._counters[task.role]
-        self._counters[task.role] = count + 1
-        return workers[count % len(workers)]
+        place = self._count % len(workers)
+        self._count += 1
+        return workers[place]
 
 
 class LeastLoaded:
@@ -118,3 +117,24 @@ def make_routing(routing: str | bytes) -> Routing:
             f"routing cannot be unpickled in the dispatcher: {type(error).__name__}: {error}"
         ) from error
     return policy
+
+
+def make_routings(
+    routing: str | bytes, by_role: Mapping[str, str | bytes]
+) -> tuple[Routing, dict[str, Routing]]:
+    """The policy of tasks without a role, and those of roles; see `make_routing`.
+
+    Each role has a round of its own, and the tasks without a role another; roles share a
+    user's own policy. In a pool of one role all tasks go by one policy, its own.
+
+    Raises:
+        PoolStartError: a user's own cannot be unpickled; says why.
+    """
+    if len(by_role) == 1:
+        return make_routing(*by_role.values()), {}
+    general = make_routing(routing)
+    is_own = isinstance(routing, bytes)
+    return general, {
+        role: general if is_own and wanted == routing else make_routing(wanted)
+        for role, wanted in by_role.items()
+    }

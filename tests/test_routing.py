@@ -9,7 +9,14 @@ import pytest
 from raypool.errors import PoolStartError
 from raypool.records import AcceptedTask
 from raypool.roster import WorkerRecord
-from raypool.routing import LeastLoaded, NextFree, RoundRobin, Routing, make_routing
+from raypool.routing import (
+    LeastLoaded,
+    NextFree,
+    RoundRobin,
+    Routing,
+    make_routing,
+    make_routings,
+)
 from raypool.window import Window
 
 
@@ -36,21 +43,45 @@ def test_tasks_go_around_the_workers_in_their_order() -> None:
     assert names == [f"chemist-{number}" for number in (1, 2, 3, 1, 2, 3, 1)]
 
 
-def test_each_role_has_a_round_of_its_own() -> None:
-    routing = RoundRobin()
-    crews = {"chemist": workers(2, "chemist"), "historian": workers(3, "historian")}
-    roles = ["chemist", "historian", "historian", "chemist", "chemist", "historian"]
+def test_each_role_has_a_round_of_its_own_and_tasks_without_a_role_another() -> None:
+    general, by_role = make_routings(
+        "round_robin", {"chemist": "round_robin", "historian": "round_robin"}
+    )
+    chemists, historians = workers(2, "chemist"), workers(3, "historian")
 
-    names = [chosen(routing, task(n, role), crews[role]) for n, role in enumerate(roles)]
+    names = [
+        chosen(by_role["chemist"], task(1, "chemist"), chemists),
+        chosen(general, task(2), [*chemists, *historians]),
+        chosen(by_role["historian"], task(3, "historian"), historians),
+        chosen(by_role["chemist"], task(4, "chemist"), chemists),
+        chosen(general, task(5), [*chemists, *historians]),
+        chosen(by_role["historian"], task(6, "historian"), historians),
+    ]
 
     assert names == [
         "chemist-1",
-        "historian-1",
-        "historian-2",
-        "chemist-2",
         "chemist-1",
-        "historian-3",
+        "historian-1",
+        "chemist-2",
+        "chemist-2",
+        "historian-2",
     ]
+
+
+def test_pool_of_one_role_has_one_policy_for_all_its_tasks() -> None:
+    general, by_role = make_routings("round_robin", {"chemist": "least_loaded"})
+
+    assert isinstance(general, LeastLoaded)
+    assert by_role == {}
+
+
+def test_roles_share_a_policy_of_the_users_own() -> None:
+    own = pickle.dumps(LeastLoaded())
+
+    general, by_role = make_routings(own, {"chemist": own, "historian": "next_free"})
+
+    assert by_role["chemist"] is general
+    assert isinstance(by_role["historian"], NextFree)
 
 
 def test_round_goes_on_over_the_workers_that_are_left() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from raypool.records import AcceptedTask, Ending
 from raypool.roster import WorkerRecord
-from raypool.routing import Chosen, LeastLoaded, NextFree, RoundRobin
+from raypool.routing import Chosen, LeastLoaded, NextFree, RoundRobin, make_routings
 from tests.stage import LONGEST_WAIT, Stage
 
 
@@ -185,7 +185,7 @@ def test_each_role_goes_by_its_own_policy_and_no_role_by_the_pools() -> None:
     stage = Stage(
         ["chemist", "chemist", "historian", "historian"],
         routing=RoundRobin(),
-        role_routing={"historian": NextFree()},
+        role_routing={"chemist": RoundRobin(), "historian": NextFree()},
     )
 
     records = [
@@ -196,6 +196,21 @@ def test_each_role_goes_by_its_own_policy_and_no_role_by_the_pools() -> None:
 
     names = [record.worker for record in records]
     assert names == ["crew-1", "crew-2", "crew-1", None, "crew-1", "crew-2", "crew-3"]
+
+
+def test_in_a_pool_of_one_role_tasks_with_and_without_it_go_one_round() -> None:
+    routing, role_routing = make_routings("round_robin", {"chemist": "round_robin"})
+    stage = Stage(["chemist"] * 3, routing=routing, role_routing=role_routing)
+
+    records = [
+        *stage.accept(1),
+        *stage.accept(2, role="chemist"),
+        *stage.accept(3, 4),
+        *stage.accept(5, role="chemist"),
+    ]
+
+    names = [record.worker for record in records]
+    assert names == ["crew-1", "crew-2", "crew-3", "crew-1", "crew-2"]
 
 
 def test_worker_takes_the_older_of_its_roles_tasks_and_of_those_for_anybody() -> None:
