@@ -70,6 +70,8 @@ class AgentHost:
         self._unwanted: dict[int, Outcome] = {}
         self._slot_tasks: list[asyncio.Task[None]] = []
         self._forgetting: set[asyncio.Task[None]] = set()
+        self._received = self._called_back = 0
+        self._hold: asyncio.TimerHandle | None = None
         self._finished = 0
         self._ended: dict[int, None] = {}
         self._progress = threading.Condition()
@@ -135,6 +137,14 @@ class AgentHost:
         blocked.
         """
         return self._control(lambda: self._recall(numbers), [])
+
+    def call_back(self, count: int) -> None:
+        """Return, of the first `count` tasks that come here, what nothing is reserved for.
+
+        That is what waits here now and what is still on its way; what has started runs on. Their
+        outcomes say so, and none comes from here.
+        """
+        self._control(lambda: self._call_back(count), None)
 
     @property
     def running(self) -> list[int]:
@@ -217,8 +227,11 @@ class AgentHost:
         self._outbox.open(envelope)
         for work in assignments:
             parcel = Parcel(work, envelope)
+            self._received += 1
             if self._mailbox.is_shut:
                 self._hand_back(parcel)
+            elif work.exchanges is None and self._received <= self._called_back:
+                self._give_back(parcel)
             else:
                 self._mailbox.put(parcel)
 
@@ -231,6 +244,31 @@ class AgentHost:
         """Return a task; the first one tells why, or it would be sent here again."""
         halt = self._engine.halting.take_report()
         self._report(parcel, Outcome(parcel.work.number, is_returned=True, halt=halt))
+
+    def _call_back(self, count: int) -> None:
+        self._called_back = count
+        for parcel in self._mailbox.take_unreserved():
+            self._give_back(parcel)
+
+    def _give_back(self, parcel: Parcel) -> None:
+        """Return a task that may be sent here again, unless it is not wanted anyway."""
+        number = parcel.work.number
+        called_back = Outcome(number, is_returned=True, is_called_back=True)
+        self._report(parcel, self._unwanted.pop(number, called_back))
+
+    def _hold_for(self, seconds: float) -> None:
+        """Start nothing that waits, or comes, for so long: the provider has asked for it."""
+        until = self._loop.time() + seconds
+        if self._hold is not None:
+            if self._hold.when() >= until:
+                return
+            self._hold.cancel()
+        self._mailbox.hold()
+        self._hold = self._loop.call_at(until, self._release)
+
+    def _release(self) -> None:
+        self._hold = None
+        self._mailbox.release()
 
     def _open(self) -> bool:
         was_reported = self._engine.resume()
@@ -300,6 +338,9 @@ class AgentHost:
         with self._progress:
             self._finished += 1
             self._progress.notify_all()
+        failure = outcome.failure
+        if failure is not None and failure.verdict == "refused" and failure.retry_after:
+            self._hold_for(failure.retry_after)
         if outcome.answer is not None or not _may_come_again(outcome):
             self._ended[outcome.number] = None
             if len(self._ended) > OUTCOMES_UNDER_WAY:

@@ -129,6 +129,13 @@ class WorkerLink:
         recalled: list[int] = await self._handle.recall.remote(numbers)
         return recalled
 
+    async def call_back(self, count: int) -> None:
+        """Have the worker return, by their outcomes, what it has not started of `count` tasks.
+
+        Those are the first that it was sent; what capacity is reserved for stays.
+        """
+        await self._handle.call_back.remote(count)
+
     async def stop(self, grace: float, reason: str) -> None:
         """End the agent after at most `grace` seconds for its running turns."""
         await self._handle.stop.remote(grace, reason)

@@ -40,8 +40,8 @@ Item: TypeAlias = Letter | Wish | Parcel
 class Mailbox:
     """Gives each slot what comes first: what notices have led to, then notices, then tasks.
 
-    While it is shut, only notices come out; while a turn runs in another slot, none do: they
-    are heard at its end. Belongs to one event loop.
+    While it is shut or held, only notices come out; while a turn runs in another slot, none do:
+    they are heard at its end. Belongs to one event loop.
 
     Args:
         is_busy: whether a turn runs.
@@ -54,6 +54,7 @@ class Mailbox:
         self._parcels: deque[Parcel] = deque()
         self._slots: deque[asyncio.Future[None]] = deque()
         self.is_shut = False
+        self._is_held = False
 
     def __len__(self) -> int:
         """How many tasks wait."""
@@ -94,10 +95,24 @@ class Mailbox:
         return parcels
 
     def open(self) -> None:
-        """Give out everything again."""
+        """Give out everything again that is not held."""
         self.is_shut = False
-        for _ in range(len(self._slots)):
-            self._wake()
+        self._wake_all()
+
+    def hold(self) -> None:
+        """Give out nothing but notices for now; what waits stays, and what comes waits."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Hold nothing any longer."""
+        self._is_held = False
+        self._wake_all()
+
+    def take_unreserved(self) -> list[Parcel]:
+        """Remove and return the tasks that no capacity is reserved for."""
+        unreserved = [parcel for parcel in self._parcels if parcel.work.exchanges is None]
+        self._parcels = deque(one for one in self._parcels if one.work.exchanges is not None)
+        return unreserved
 
     def clear(self) -> None:
         """Forget everything."""
@@ -106,13 +121,18 @@ class Mailbox:
         self._parcels.clear()
 
     def _next(self) -> Item | None:
-        if self._wishes and not self.is_shut:
+        begins = not (self.is_shut or self._is_held)
+        if self._wishes and begins:
             return self._wishes.popleft()
         if self._letters and not self._is_busy():
             return self._letters.popleft()
-        if self._parcels and not self.is_shut:
+        if self._parcels and begins:
             return self._parcels.popleft()
         return None
+
+    def _wake_all(self) -> None:
+        for _ in range(len(self._slots)):
+            self._wake()
 
     def _wake(self) -> None:
         while self._slots:

@@ -165,7 +165,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
         usage: tokens since the task's last outcome.
         cost_usd: what they cost in USD; `None` when no price is known.
         turns: exchanges with the backend in the task's chain.
-        is_returned: the task was not started, since the worker takes no more.
+        is_returned: the task was not started: the worker takes no more, or it `is_called_back`.
         skipped: why the agent skipped the task.
         halt: why the worker takes no more tasks from now on.
         conversation: what the task adds to its session.
@@ -174,6 +174,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
         requests: exchanges with the backend since the task's last outcome.
         is_paused: the task goes on where it is once capacity is reserved for another exchange.
         limits: what the provider last said of its limits.
+        is_called_back: the dispatcher wanted the task back, and the worker takes others.
     """
 
     number: int
@@ -191,6 +192,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     requests: int = 0
     is_paused: bool = False
     limits: ProviderLimits | None = None
+    is_called_back: bool = False
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+from raypool.capacity.gate import Gate
 from raypool.clock import Clock
 from raypool.desk import Desks
 from raypool.errors import LedgerError, UnknownWorker
@@ -225,7 +226,8 @@ class Sender:
                 if batch.pieces:
                     self._hand_on(worker, batch.pieces)
                 if batch.outcomes:
-                    worker.window.ended(len(batch.outcomes), self._clock.monotonic())
+                    ended = sum(not one.is_called_back for one in batch.outcomes)
+                    worker.window.ended(ended, self._clock.monotonic())
                     self._settle(worker, batch.outcomes)
         except WorkerGone as error:
             self._lose(worker, link, error)
@@ -252,6 +254,7 @@ class Sender:
         ended = []
         snapshots: dict[str, str] = {}
         took_tasks = worker.takes_tasks
+        was_open = worker.gate.is_wide_open
         for outcome in outcomes:
             settled = self._scheduler.settle(worker, outcome)
             self._hedger.settled(worker, outcome, settled)
@@ -261,6 +264,8 @@ class Sender:
                 self._tell_of_delay(worker, settled)
             if outcome.snapshot is not None:
                 snapshots[worker.name] = outcome.snapshot
+        if was_open and any(map(_is_refused, outcomes)) and not worker.gate.is_wide_open:
+            self._call_back_from(worker.gate)
         self.record(ended, snapshots)
         self._progress[worker.name].set()
         self._moved.set()
@@ -270,6 +275,22 @@ class Sender:
             self.settled(self._scheduler.halt(worker, worker.halted))
             if took_tasks and not self._is_closed:
                 self.begin(self._confirm_halt(worker), until_closed=True)
+
+    def _call_back_from(self, gate: Gate) -> None:
+        """Have nothing start that was sent ahead through a gate that has closed.
+
+        It comes back as outcomes, and into the lines that it was taken from.
+        """
+        for worker in self._scheduler.roster:
+            if worker.gate is gate and worker.is_healthy and worker.held:
+                self.begin(self._call_back(worker, worker.sent))
+
+    async def _call_back(self, worker: WorkerRecord, count: int) -> None:
+        link = self._links[worker.name]
+        try:
+            await link.call_back(count)
+        except WorkerGone as error:
+            self._lose(worker, link, error)
 
     async def _confirm_halt(self, worker: WorkerRecord) -> None:
         """Ask the worker why it has halted, or whether it was resumed since it said so."""
@@ -413,6 +434,10 @@ async def _first_of(asking: Coroutine[Any, Any, None], moving: Coroutine[Any, An
     finally:
         answer.cancel()
         move.cancel()
+
+
+def _is_refused(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.verdict == "refused"
 
 
 def _ended(settled: Decided, outcome: Outcome) -> Ended:

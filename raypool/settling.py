@@ -85,7 +85,8 @@ class Settling:
         if record is None:
             return None
         if record.has_ended:
-            return InVain(record.original or record, outcome.usage, outcome.cost_usd)
+            in_vain = InVain(record.original or record, outcome.usage, outcome.cost_usd)
+            return None if outcome.is_returned else in_vain
         if record.original is not None:
             record.original.spend(outcome.usage, outcome.cost_usd)
             return self._settle_copy(worker, record, outcome)
@@ -196,7 +197,9 @@ class Settling:
         return not was_spared
 
     def _note_halt(self, worker: WorkerRecord, outcome: Outcome) -> None:
-        is_handed_back = outcome.is_returned and outcome.number in worker.held
+        is_handed_back = (
+            outcome.is_returned and not outcome.is_called_back and outcome.number in worker.held
+        )
         tells_of_halt = outcome.halt is not None or is_handed_back
         if not worker.is_resumed_early and worker.is_healthy and tells_of_halt:
             worker.halted = outcome.halt or worker.halted or HANDS_BACK

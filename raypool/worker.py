@@ -170,6 +170,14 @@ class Worker:
         return self._ready().recall(numbers)
 
     @ray.method(concurrency_group=CONTROL)
+    def call_back(self, count: int) -> None:
+        """Return what has not started of its first `count` tasks, by their outcomes.
+
+        What capacity is reserved for stays.
+        """
+        self._ready().call_back(count)
+
+    @ray.method(concurrency_group=CONTROL)
     def interrupt(self) -> int:
         """Interrupt every running turn; how many."""
         return self._ready().interrupt()

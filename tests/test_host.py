@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from raypool import host as host_module
 from raypool.agent import Agent, AgentStart, SessionOptions, Turn
 from raypool.backends import Backend, FunctionBackend, ScriptedBackend, Session
 from raypool.events import Event, ResultEvent, TextEvent
+from raypool.messages import Assignment
 from raypool.response import Response
 from raypool.task import Content
 from tests.turns.hosting import Gated, new_host, outcomes, post, results, running_host
@@ -465,5 +467,99 @@ def test_recalled_task_may_come_again(gated: Gated) -> None:
         host.recall([2])
         gated.let(1, 2)
         outcomes(envelope)
+
+        assert outcomes(post(host, 2)) == {2: "2"}
+
+
+# Waiting as the provider asks
+
+
+class Refused(Exception):
+    """A refusal, with what a client library's has of the answer."""
+
+    status_code = 429
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("slow down")
+        self.response = SimpleNamespace(headers={"retry-after": str(seconds)})
+
+
+def test_nothing_starts_for_as_long_as_a_refusal_asks() -> None:
+    times: list[float] = []
+
+    async def answer(prompt: Content, options: SessionOptions) -> str:
+        times.append(time.monotonic())
+        if len(times) == 1:
+            raise Refused(0.2)
+        return "42"
+
+    with running_host(FunctionBackend(answer)) as host:
+        ended = results(post(host, 1, 2, 3))
+
+    failure = ended[1].failure
+    assert failure is not None
+    assert (failure.verdict, failure.retry_after) == ("refused", 0.2)
+    assert times[1] - times[0] >= 0.2
+    assert ended[2].answer is not None
+    assert ended[3].answer is not None
+
+
+def test_call_returns_what_has_not_started_and_what_is_on_its_way(gated: Gated) -> None:
+    with running_host(gated.backend) as host:
+        envelope = post(host, 1, 2, 3)
+        gated.wait_started(1)
+
+        host.call_back(4)
+        late = results(post(host, 4))
+        gated.let(1, 5)
+        ended = results(envelope) | late
+        after = outcomes(post(host, 5))
+
+    assert {number: one.is_called_back for number, one in ended.items()} == {
+        1: False,
+        2: True,
+        3: True,
+        4: True,
+    }
+    assert all(ended[number].is_returned for number in (2, 3, 4))
+    assert after == {5: "5"}
+    assert gated.started == [1, 5]
+
+
+def test_call_leaves_what_capacity_is_reserved_for(gated: Gated) -> None:
+    with running_host(gated.backend) as host:
+        envelope = post(host, 1)
+        reserved = host.post([Assignment(2, "task-2", "2", exchanges=1)])
+        gated.wait_started(1)
+
+        host.call_back(3)
+        also_reserved = host.post([Assignment(3, "task-3", "3", exchanges=1)])
+        gated.let(1, 2, 3)
+
+        assert outcomes(envelope) == {1: "1"}
+        assert outcomes(reserved) == {2: "2"}
+        assert outcomes(also_reserved) == {3: "3"}
+
+
+def test_call_reports_what_was_cancelled_as_cancelled(gated: Gated) -> None:
+    with running_host(gated.backend) as host:
+        envelope = post(host, 1, 2)
+        gated.wait_started(1)
+
+        assert host.cancel([2]) == [2]
+        host.call_back(2)
+        gated.let(1)
+        ended = results(envelope)
+
+    assert not ended[2].is_returned
+
+
+def test_task_that_was_called_back_may_come_again(gated: Gated) -> None:
+    with running_host(gated.backend) as host:
+        envelope = post(host, 1, 2)
+        gated.wait_started(1)
+        host.call_back(2)
+        gated.let(1, 2)
+        results(envelope)
 
         assert outcomes(post(host, 2)) == {2: "2"}

@@ -73,6 +73,34 @@ async def test_shut_mailbox_gives_back_its_parcels_and_gives_out_letters_alone()
     assert [await one for one in waiting] == [asked, later]
 
 
+async def test_held_mailbox_gives_out_letters_alone_until_it_is_released() -> None:
+    mailbox = Mailbox(lambda: False)
+    first, news, asked = parcel(1), letter(2), wish(3)
+    mailbox.hold()
+    for item in (first, news, asked):
+        mailbox.put(item)
+
+    assert await mailbox.get() == news
+    waiting = [asyncio.create_task(mailbox.get()) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in waiting)
+    mailbox.open()
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in waiting)
+    mailbox.release()
+    assert [await one for one in waiting] == [asked, first]
+
+
+async def test_what_capacity_is_reserved_for_stays_when_the_rest_is_taken() -> None:
+    mailbox = Mailbox(lambda: False)
+    reserved = Parcel(Assignment(2, "task-2", "why?", exchanges=1), Envelope(1))
+    for item in (first := parcel(1), reserved, last := parcel(3)):
+        mailbox.put(item)
+
+    assert mailbox.take_unreserved() == [first, last]
+    assert (len(mailbox), await mailbox.get()) == (1, reserved)
+
+
 async def test_slot_that_has_given_up_waiting_loses_nothing() -> None:
     mailbox = Mailbox(lambda: False)
     gone, stays = (asyncio.create_task(mailbox.get()) for _ in range(2))

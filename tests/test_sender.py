@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -61,9 +62,10 @@ class FakeLink:
     Attributes:
         envelopes: the numbers in each envelope that was sent.
         cancelled: the numbers of each cancellation.
+        called_back: the counts of tasks that were called back.
         asked: the counts that `finished` was asked for.
         replies: by number, the outcomes of its attempts in order; an answer when there is none.
-        gate: attempts wait for it.
+        gate: attempts wait for it; a reply that asks to wait closes it for so long.
         pieces: by number, what is generated before its outcome.
         not_started: the tasks that it promises not to start when they are cancelled.
         heard: the numbers of the notices that were sent, in order.
@@ -77,6 +79,7 @@ class FakeLink:
     def __init__(self) -> None:
         self.envelopes: list[list[int]] = []
         self.cancelled: list[list[int]] = []
+        self.called_back: list[int] = []
         self.asked: list[int] = []
         self.replies: dict[int, list[Outcome]] = {}
         self.gate = asyncio.Event()
@@ -92,19 +95,34 @@ class FakeLink:
         self.questions = 0
         self.kills = 0
         self.goodbye: BaseException | None = None
-        self._ended = 0
+        self._ended = self._received = 0
         self._changed = asyncio.Condition()
 
     async def send(self, assignments: list[Assignment]) -> AsyncIterator[Batch]:
         self.envelopes.append([one.number for one in assignments])
-        for one in assignments:
+        first = self._received + 1
+        self._received += len(assignments)
+        for place, one in enumerate(assignments, start=first):
             await self._let_through()
             for text in self.pieces.get(one.number, []):
                 yield Batch([], [Piece(one.number, text)])
             async with self._changed:
                 self._ended += 1
                 self._changed.notify_all()
-            yield Batch([self._reply(one.number)])
+            if place <= max(self.called_back, default=0):
+                yield Batch([Outcome(one.number, is_returned=True, is_called_back=True)])
+                continue
+            reply = self._reply(one.number)
+            if reply.failure is not None and reply.failure.retry_after:
+                self.gate.clear()
+                asyncio.get_running_loop().call_later(reply.failure.retry_after, self.gate.set)
+            yield Batch([reply])
+
+    async def call_back(self, count: int) -> None:
+        if self.goodbye is not None:
+            raise self.goodbye
+        self.called_back.append(count)
+        self.gate.set()
 
     async def notify(self, notice: Notice) -> Outcome:
         self.heard.append(notice.number)
@@ -319,6 +337,42 @@ async def test_failed_task_is_sent_again_after_its_wait() -> None:
     assert floor.a.envelopes == [[1], [1], [1]]
     assert floor.recorder.endings[1].attempts == 3
     assert floor.recorder.states == {1: "completed"}
+
+
+async def test_refusal_calls_back_what_was_sent_ahead_to_every_worker_behind_the_gate() -> None:
+    floor = Floor()
+    floor.a.replies[1] = [failed(1, "refused", retry_after=0.05)]
+    floor.b.gate.clear()
+    loop = asyncio.get_running_loop()
+
+    floor.accept(*range(1, 9))
+    await floor.reach(lambda: len(floor.a.called_back) == len(floor.b.called_back) == 1)
+    await floor.reach(lambda: not any(worker.held for worker in floor.workers))
+    begun = loop.time()
+    assert [worker.halted for worker in floor.workers] == [None, None]
+    assert [len(worker.line) for worker in floor.workers] == [3, 4]
+    await floor.finish(8)
+
+    assert loop.time() - begun > 0.03
+    assert (floor.a.called_back, floor.b.called_back) == ([3], [3])
+    assert list(chain.from_iterable(floor.a.envelopes)) == [1, 3, 5, 1, 3, 5, 7]
+    assert list(chain.from_iterable(floor.b.envelopes)) == [2, 4, 6, 2, 4, 6, 8]
+    assert {ending.attempts for ending in floor.recorder.endings.values()} == {1}
+    assert floor.recorder.states == dict.fromkeys(range(1, 9), "completed")
+
+
+async def test_worker_that_dies_as_it_is_called_back_is_lost() -> None:
+    floor = Floor()
+    floor.a.replies[1] = [failed(1, "refused", retry_after=0.05)]
+    floor.b.gate.clear()
+    floor.b.goodbye = WorkerGone("killed")
+
+    floor.accept(1, 2)
+    await floor.reach(lambda: floor.replaced == ["crew-2"])
+    floor.b.gate.set()
+    await floor.finish(2)
+
+    assert floor.recorder.states == {1: "completed", 2: "completed"}
 
 
 async def test_failed_task_whose_wait_is_over_at_once_is_sent_again() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +17,7 @@ from raypool.agent import SessionOptions, Turn
 from raypool.backends import FunctionBackend
 from raypool.task import Content
 from raypool.testing import Fault
+from tests.conftest import StartPool
 from tests.scenarios.conftest import QUICK, Provider
 
 
@@ -82,6 +88,48 @@ def test_refusal_is_waited_for_outside_the_slot_and_is_no_attempt(
     assert time.monotonic() - started >= 0.5
     assert len(provider.calls) == 3
     assert api_pool.poll(future.id).attempts == 1
+
+
+class Refused(Exception):
+    """A refusal, with what a client library's has of the answer."""
+
+    status_code = 429
+    response = SimpleNamespace(headers={"retry-after": "1.0"})
+
+
+def test_no_call_starts_while_a_refusal_asks_to_wait(start_pool: StartPool, tmp_path: Path) -> None:
+    calls, refusal = tmp_path / "calls", tmp_path / "refusal"
+
+    async def answer(prompt: Content, options: SessionOptions) -> str:
+        with calls.open("a") as log:
+            log.write(f"{os.getpid()} {time.time()}\n")
+        await asyncio.sleep(0.2)
+        if prompt == "task 8":
+            with suppress(FileExistsError), refusal.open("x") as log:
+                log.write(f"{os.getpid()} {time.time()}\n")
+                raise Refused
+        return "42"
+
+    pool = start_pool(4, backend=FunctionBackend(answer))
+    futures = pool.submit_many([f"task {number}" for number in range(32)])
+    workers = [future.worker for future in futures]
+
+    assert {future.result(timeout=60).text for future in futures} == {"42"}
+    [(refused, at)] = read_times(refusal)
+    times = [(pid, when - at) for pid, when in read_times(calls)]
+    assert len(times) == 33
+    # The others hear of it from the dispatcher, which takes its time on a busy machine.
+    assert [one for one in times if one[0] == refused and 0 < one[1] < 1.0] == []
+    assert [one for one in times if 0.15 < one[1] < 1.0] == []
+    assert {seconds < 0 for _, seconds in times} == {True, False}
+    assert [future.worker for future in futures] == workers
+    assert {pool.poll(future.id).attempts for future in futures} == {1}
+
+
+def read_times(path: Path) -> list[tuple[str, float]]:
+    """The process and the time of each line."""
+    lines = map(str.split, path.read_text().splitlines())
+    return [(pid, float(when)) for pid, when in lines]
 
 
 def test_refused_task_leaves_its_worker_idle_meanwhile(api_pool: Pool, provider: Provider) -> None:
