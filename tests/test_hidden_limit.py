@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from raypool.config import RateLimit
 from tests.capacity.simulation import Hidden, SimulatedPool, Turns, simulate
 
 MINUTE = 60.0
@@ -106,6 +107,35 @@ def test_small_limit_is_shared_request_by_request() -> None:
     assert result.used >= 0.95
     assert result.refused < 0.01
     assert max(result.parts) <= 1.1 * min(result.parts)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 5.0], ids="turns of {} s".format)
+def test_configured_limit_is_used_up_from_the_start(seconds: float) -> None:
+    limit = RateLimit(requests_per_minute=6000)
+
+    [pool] = simulate(
+        Hidden(6e9), seconds=6.0, slots=1000, turns=Turns(seconds), rate_limit=limit, seed=1
+    )
+
+    assert len(pool.sent) >= 0.95 * 100 * 6
+
+
+def test_configured_limit_that_is_too_high_is_adapted_downwards_and_back_up() -> None:
+    limit = RateLimit(requests_per_minute=1200)
+
+    [pool] = simulate(
+        Hidden(600.0, depth=SHALLOW),
+        seconds=240.0,
+        turns=Turns(0.5),
+        rate_limit=limit,
+        seed=1,
+        changes={120.0: Hidden(6e9)},
+    )
+
+    below, above = pool.count(MINUTE, 120.0), pool.count(180.0, 240.0)
+    assert below.answered >= 0.95 * 600
+    assert below.refused_part < 0.01
+    assert above.answered >= 0.95 * 1200
 
 
 def test_server_without_a_limit_is_not_held_back_after_its_first_answers() -> None:

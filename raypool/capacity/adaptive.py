@@ -45,6 +45,9 @@ class Adaptive:
     empty then, and is empty at the next refusal, so what was accepted between the two is what the
     provider allows. It sends just below that, then at it, then probes past it, ever faster.
 
+    Where a rate is stated it begins with that. A burst that cannot be reckoned by, since less was
+    sent than might have been, takes at most half of what was known before.
+
     Attributes:
         rate: requests a second; infinite while nothing need hold them back.
         epoch: how many bursts of refusals there were.
@@ -52,6 +55,7 @@ class Adaptive:
 
     def __init__(self, first_rate: float = FIRST_RATE) -> None:
         self.rate = first_rate
+        self._known = min(first_rate, FIRST_RATE)
         self.epoch = 0
         self._ceiling: float | None = None
         self._doubt = UNSURE
@@ -65,8 +69,15 @@ class Adaptive:
         """Go on with what another has found, if it has found out more."""
         if epoch > self.epoch and rate < math.inf:
             self.epoch = epoch
-            self._ceiling = self.rate = rate
+            self._ceiling = self._known = self.rate = rate
             self._doubt = UNSURE / 4
+
+    def trust(self, rate: float) -> None:
+        """Somebody states what may be sent: before a refusal, it need not be approached."""
+        if self._ceiling is None and rate > self.rate:
+            self.rate = rate
+            if rate < math.inf:
+                self._known = rate
 
     def grow(self, seconds: float, answered: int, mean_seconds: float) -> None:
         """For so many seconds nothing but this rate has held the sending back."""
@@ -85,14 +96,17 @@ class Adaptive:
         `accepted` are the requests that were not refused, since the beginning; `recent` is how
         many there were in a second, lately, where that is known.
         """
-        rate = min(self.rate, FIRST_RATE if recent is None else max(recent, 1.0))
+        rate = min(self.rate, self._known if recent is None else max(recent, 1.0))
         self._seconds, self._count = now - self._since, accepted - self._accepted_then
         self._is_measured = (
             self._ceiling is not None
             and self._count >= ENOUGH_ACCEPTED
             and self._held_back >= 0.5 * (self._seconds - PAUSE_SECONDS) - 0.1
         )
-        self._highest = rate if self._is_measured else rate * self._lowering
+        if self._is_measured:
+            self._highest = rate
+        else:
+            self._highest = max(rate * self._lowering, min(self.rate, self._known) * HALVED)
         self.epoch += 1
         self._since, self._accepted_then = now, accepted
         self._held_back = self._progress = 0.0
@@ -118,6 +132,7 @@ class Adaptive:
         else:
             self._ceiling = max(self._highest, LOWEST_RATE)
             self._doubt = UNSURE
+        self._known = self._ceiling
         self.rate = self._ceiling * self._factor()
 
     @property

@@ -122,9 +122,7 @@ class Governing:
         adaptive = UNLIMITED
         if self._is_adaptive:
             told = Rates(*(one * TOLD_PART for one in self._told))
-            is_found = self._adaptive.epoch > 0 or told.requests == math.inf
-            found = Rates(self._adaptive.rate) if is_found else UNLIMITED
-            adaptive = _least([told, found])
+            adaptive = _least([told, Rates(self._adaptive.rate)])
         return _least([adaptive, *(report.limit for report in reports)])
 
     @property
@@ -170,6 +168,7 @@ class Governing:
         answered = report.answered - before.answered
         user.hear(report, now)
         self._note_closing(user, now)
+        self._trust_what_is_stated()
         if report.is_short[0] and seconds > 0:
             self._speed_up(seconds, answered, report.seconds - before.seconds)
         refused = report.refused - before.refused
@@ -179,6 +178,12 @@ class Governing:
             self._slow_down(user, now)
         else:
             self._adaptive.refuse_more(refused)
+
+    def _trust_what_is_stated(self) -> None:
+        limits = [user.report.limit for user in self._users.values() if user.is_present]
+        configured, told = _least([UNLIMITED, *limits]), self._told.requests
+        if min(*configured, told) < math.inf:
+            self._adaptive.trust(min(configured.requests, told))
 
     def _note_closing(self, user: _User, now: float) -> None:
         seconds = user.report.closed_for
