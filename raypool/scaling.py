@@ -69,6 +69,7 @@ class Scaler:
         self._gates: dict[str, Gate] = {}
         self._held_back: dict[str, str] = {}
         self._problems: dict[str, tuple[float, str]] = {}
+        self._failed_ticks: dict[str, str] = {}
         self._empty: set[str] = set()
         self._by_hand = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,6 +130,8 @@ class Scaler:
             )
         if role in self._problems:
             parts.append(f"a worker did not come: {self._problems[role][1]}")
+        if role in self._failed_ticks:
+            parts.append(f"autoscaling fails, and is tried again: {self._failed_ticks[role]}")
         return parts
 
     # By hand
@@ -177,8 +180,19 @@ class Scaler:
         while True:
             if not self._by_hand.locked():
                 for role in self._autoscalers:
-                    self._adapt(role)
+                    self._try_to_adapt(role)
             await asyncio.sleep(self._tick)
+
+    def _try_to_adapt(self, role: str) -> None:
+        try:
+            self._adapt(role)
+        except Exception as error:  # whatever it is, the next tick may do without it
+            why = repr(error)
+            if self._failed_ticks.get(role) != why:  # once, not at every tick
+                logger.exception("the size of role %r was not adapted", role)
+            self._failed_ticks[role] = why
+        else:
+            self._failed_ticks.pop(role, None)
 
     def _adapt(self, role: str) -> None:
         load = self._load(role)

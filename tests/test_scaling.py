@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from raypool.capacity.gate import OpenGate
 from raypool.clock import FakeClock
 from raypool.config import Autoscale, PoolConfig, RetryPolicy
 from raypool.desk import Desks
@@ -118,11 +119,30 @@ class Street:
         return self.processes[name]
 
 
+class FaultyGate(OpenGate):
+    """A gate that is open, and says so unless it has a `fault`.
+
+    Attributes:
+        asked: how often it was asked why nothing is sent.
+    """
+
+    def __init__(self) -> None:
+        self.fault: Exception | None = None
+        self.asked = 0
+
+    @property
+    def why(self) -> None:  # type: ignore[override]
+        self.asked += 1
+        if self.fault is not None:
+            raise self.fault
+
+
 class Pool:
     """The parts of a pool by which workers come and go."""
 
     def __init__(self, **options: Any) -> None:
         self.clock = FakeClock()
+        self.gate = FaultyGate()
         self.config = PoolConfig(name="crew", **options)
         self.file = SqliteLedger()
         self.ledger = GroupCommit(self.file)
@@ -155,7 +175,7 @@ class Pool:
             broadcast=self.broadcast,
             listening=listening,
             new_record=lambda name: WorkerRecord(
-                name, self.naming.role_of(name), lambda: Window(1)
+                name, self.naming.role_of(name), lambda: Window(1), self.gate
             ),
         )
         leaving = Leaving(
@@ -448,6 +468,52 @@ async def test_worker_that_does_not_start_is_told_of_and_tried_again_later(start
     assert why is not None
     assert why.startswith("a worker did not come: worker 'crew-1' could not start: ")
     assert count == 1
+    assert pool.scaler.why is None
+
+
+async def test_tick_that_fails_is_told_of_and_the_next_one_goes_on(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = start(autoscale=Autoscale(min_size=1, max_size=3, up_delay=0.0))
+    await pool.scaler.scale({"research assistant": 1})
+    pool.street.processes["crew-1"].may_answer.clear()
+    pool.gate.fault = RuntimeError("no lease can be read")
+    pool.scaler.begin()
+    await pool.accept(9)
+    await pool.reach(lambda: pool.gate.asked >= 3)
+
+    why, size = pool.scaler.why, len(pool.workers)
+    pool.gate.fault = None
+    await pool.reach(lambda: len(pool.workers) == 3)
+    pool.street.processes["crew-1"].may_answer.set()
+    await pool.reach(lambda: pool.file.totals().completed == 9)
+
+    [told] = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert told.getMessage() == "the size of role 'research assistant' was not adapted"
+    assert told.exc_info is not None
+    assert why == ("autoscaling fails, and is tried again: RuntimeError('no lease can be read')")
+    assert size == 1
+    assert pool.scaler.why is None
+
+
+async def test_ledger_that_fails_once_holds_up_a_worker_and_not_those_after_it(
+    start: Start,
+) -> None:
+    pool = start(autoscale=NONE_AT_FIRST)
+    await pool.accept(1)
+    await pool.ledger.write(lambda _: pool.file._file.writer.execute("PRAGMA query_only = ON"))
+    pool.scaler.begin()
+    await pool.reach(lambda: pool.scaler.why is not None)
+
+    why = pool.scaler.why
+    await pool.ledger.write(lambda _: pool.file._file.writer.execute("PRAGMA query_only = OFF"))
+    pool.clock.advance(AGAIN_SECONDS)
+    await pool.reach(lambda: pool.file.totals().completed == 1)
+
+    assert why is not None
+    assert why.startswith("a worker did not come: the ledger ")
+    assert "it is read-only" in why
+    assert pool.workers == ["crew-1"]
     assert pool.scaler.why is None
 
 
