@@ -125,7 +125,7 @@ async def await_ready(
     deadline = None if waits_for_place else loop.time() + config.start_timeout
     missing = await _each(links, (link.arrive() for link in links.values()), deadline)
     if missing:
-        raise PoolStartError(_not_placed(config, missing, len(links)))
+        raise PoolStartError(await asyncio.to_thread(_not_placed, config, missing, len(links)))
     deadline = deadline or loop.time() + config.start_timeout
     starts = (link.start(snapshots.get(name)) for name, link in links.items())
     missing = await _each(links, starts, deadline)
@@ -180,6 +180,7 @@ def asked_of_ray(config: PoolConfig) -> str:
 
 
 def _not_placed(config: PoolConfig, missing: list[str], size: int) -> str:
+    """What Ray lacks; asks it, which may take seconds."""
     has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     return (
