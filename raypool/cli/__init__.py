@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from raypool.cli.ask import ask_command
+from raypool.cli.interrupt import leave_at_once
 from raypool.cli.problem import INTERRUPTED
 from raypool.cli.run import run_command
 
@@ -16,6 +17,13 @@ __all__ = ["main"]
 
 class _Commands(click.Group):
     """Ends with the exit status of an interruption when Ctrl-C finds nothing to be saved."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Be what this process is for; `main` is for those who have more to do in it."""
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            leave_at_once()
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from raypool.cli.problem import INTERRUPTED
 from raypool.cli.progress import Progress
@@ -26,7 +26,8 @@ class Stoppable(Protocol):
 class Interrupts:
     """Stops a pool when the user asks for it, and remembers that they did.
 
-    Until `watch` is called a signal raises `KeyboardInterrupt`, as ever.
+    Until `watch` is called a signal raises `KeyboardInterrupt`, as ever. On leaving the block
+    the handlers are those from before it.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -34,6 +35,7 @@ class Interrupts:
         self._progress = progress
         self._pool: Stoppable | None = None
         self._stop_reading: Callable[[], None] = _nothing
+        self._former: dict[signal.Signals, Any] = {}
 
     def watch(self, pool: Stoppable, stop_reading: Callable[[], None]) -> None:
         """From now on a signal stops the reading and then `pool`.
@@ -45,6 +47,7 @@ class Interrupts:
         self._install()
 
     def __enter__(self) -> Self:
+        self._former = {number: signal.getsignal(number) for number in SIGNALS}
         self._install()
         return self
 
@@ -54,9 +57,9 @@ class Interrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """From now on a signal ends the process: only Ray is left to be shut down."""
-        for number in SIGNALS:
-            signal.signal(number, _leave)
+        for number, handler in self._former.items():
+            # None stands for a handler that is not Python's, which Python cannot put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _install(self) -> None:
         for number in SIGNALS:
@@ -78,6 +81,12 @@ class Interrupts:
         else:
             self._progress.begin("stopping now")
             pool.stop()
+
+
+def leave_at_once() -> None:
+    """From now on a signal ends the process: only Ray is left to be shut down."""
+    for number in SIGNALS:
+        signal.signal(number, _leave)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

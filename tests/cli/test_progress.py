@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from raypool.cli.interrupt import SIGNALS, Interrupts
+from raypool.cli.interrupt import Interrupts
 from raypool.cli.picture import Picture, Total
 from raypool.cli.progress import LiveProgress, Progress, ProgressLines, progress_of
 from raypool.cli.tally import Tally
@@ -77,11 +77,8 @@ class Stopped:
 
 @pytest.fixture
 def interrupts() -> Iterator[Interrupts]:
-    former = {number: signal.getsignal(number) for number in SIGNALS}
     with Interrupts(Progress()) as interrupts:
         yield interrupts
-    for number, handler in former.items():
-        signal.signal(number, handler)
 
 
 class TestInterrupts:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,17 @@ from raypool.cli import main
 from raypool.cli.interrupt import SIGNALS
 from raypool.errors import PoolStartError
 from tests.cli.ledger_pool import LedgerPool, Reply
+
+PROGRAM = """
+import atexit, os, signal, sys
+from raypool.cli import main
+
+number = int(sys.argv[1])
+atexit.register(print, "it went on", file=sys.stderr)
+atexit.register(os.kill, os.getpid(), number)
+main(["--version"])
+"""
+"""The command, and a signal while Python ends."""
 
 ECHO = ("--backend", "scripted", "--quiet")
 
@@ -70,16 +83,13 @@ class Desk:
 @pytest.fixture
 def desk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Desk]:
+) -> Desk:
     desk = Desk(tmp_path, capfd)
     (tmp_path / ".stdout").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("raypool.cli.job.start_pool", desk.start_pool)
     monkeypatch.setattr("raypool.cli.run.take_stdout", desk.take_stdout)
-    former = {number: signal.getsignal(number) for number in SIGNALS}
-    yield desk
-    for number, handler in former.items():
-        signal.signal(number, handler)
+    return desk
 
 
 class TestRows:
@@ -325,6 +335,68 @@ class TestRefusals:
 
         assert "raypool: set ANTHROPIC_API_KEY\n" in self.refused(desk)
         assert sorted(path.name for path in desk.path.iterdir()) == [".stdout", "in.jsonl"]
+
+
+def start_pool(*_: object, ledger: str | None, **__: object) -> LedgerPool:
+    return LedgerPool(ledger)
+
+
+def start_no_pool(*_: object, **__: object) -> LedgerPool:
+    raise PoolStartError("there is no room")
+
+
+def be_told_to_end(*_: object, **__: object) -> LedgerPool:
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise AssertionError("the signal has interrupted nothing")
+
+
+def meet_a_defect(*_: object, **__: object) -> LedgerPool:
+    raise ZeroDivisionError
+
+
+class TestSignals:
+    @pytest.mark.parametrize(
+        ("start", "status"),
+        [(start_pool, 0), (start_no_pool, 2), (be_told_to_end, 130)],
+        ids=["answered", "refused", "interrupted"],
+    )
+    def test_handlers_are_afterwards_those_from_before(
+        self,
+        desk: Desk,
+        monkeypatch: pytest.MonkeyPatch,
+        start: Callable[..., LedgerPool],
+        status: int,
+    ) -> None:
+        monkeypatch.setattr("raypool.cli.job.start_pool", start)
+        desk.write({"prompt": "x"})
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+
+        ended = desk.run(*ECHO)
+
+        assert ended == status
+        assert {number: signal.getsignal(number) for number in SIGNALS} == before
+
+    def test_handlers_are_those_from_before_also_after_a_defect(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("raypool.cli.job.start_pool", meet_a_defect)
+        desk.write({"prompt": "x"})
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+
+        with pytest.raises(ZeroDivisionError):
+            desk.run(*ECHO)
+
+        assert {number: signal.getsignal(number) for number in SIGNALS} == before
+
+    @pytest.mark.parametrize("number", SIGNALS)
+    def test_program_that_has_ended_lets_a_signal_cut_its_cleaning_up_short(
+        self, number: signal.Signals
+    ) -> None:
+        ended = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(int(number))], check=False, capture_output=True
+        )
+
+        assert (ended.returncode, ended.stderr) == (130, b"")
 
 
 class TestStdout:
