@@ -20,7 +20,7 @@ from raypool.worker import Worker, WorkerSpec, concurrency_groups
 
 SPREAD: SchedulingStrategyT = "SPREAD"
 PATIENCE_AFTER_ARRIVAL = 1.0
-ORPHAN_SECONDS = 5.0
+GOING_SECONDS = 5.0
 
 
 class Crew:
@@ -50,10 +50,17 @@ class Crew:
             for name in names:
                 links[name] = self.start(name)
         except Exception:
-            for link in links.values():
-                link.kill()
+            self.end_all(links)
             raise
         return links
+
+    def end_all(self, links: Mapping[str, WorkerLink]) -> None:
+        """End workers; returns when others can have their names, or Ray takes too long."""
+        for link in links.values():
+            link.kill()
+        deadline = time.monotonic() + GOING_SECONDS
+        for name in links:
+            _await_gone(name, self._config.namespace, deadline)
 
     def start(self, name: str) -> WorkerLink:
         """Ask Ray for one worker, in the place of any other of its name."""
@@ -97,7 +104,11 @@ def _end_orphan(name: str, namespace: str) -> None:
         ray.kill(ray.get_actor(name, namespace=namespace), no_restart=True)
     except ValueError:
         return
-    deadline = time.monotonic() + ORPHAN_SECONDS
+    _await_gone(name, namespace, time.monotonic() + GOING_SECONDS)
+
+
+def _await_gone(name: str, namespace: str, deadline: float) -> None:
+    """Return when no actor has that name, at `deadline` by `time.monotonic` at the latest."""
     while time.monotonic() < deadline:
         try:
             ray.get_actor(name, namespace=namespace)

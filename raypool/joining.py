@@ -52,6 +52,7 @@ class Joining:
         self._broadcast = broadcast
         self._listening = listening
         self._new_record = new_record
+        self._undoing: set[asyncio.Task[None]] = set()
 
     async def bring(self, roles: Sequence[str], *, waits_for_place: bool = False) -> None:
         """Return when there is a new worker of each of `roles`; all of them come, or none.
@@ -69,14 +70,25 @@ class Joining:
             links = await asyncio.shield(starting)
             await await_ready(self._config, links, snapshots, waits_for_place=waits_for_place)
         except BaseException:
-            if starting is not None:
-                starting.add_done_callback(_kill_all)
-            for name in names:
-                self._naming.give_back(name)
+            undoing = asyncio.ensure_future(self._undo(names, starting))
+            self._undoing.add(undoing)
+            undoing.add_done_callback(self._undoing.discard)
+            await asyncio.shield(undoing)
             raise
         self._links |= links
         for name in names:
             self._welcome(self._new_record(name))
+
+    async def _undo(self, names: list[str], starting: Started | None) -> None:
+        """Give the names back, once nobody has them any more who was or is still asked for."""
+        try:
+            if starting is not None:
+                await asyncio.wait([starting])
+                if starting.exception() is None:
+                    await asyncio.to_thread(self._crew.end_all, starting.result())
+        finally:
+            for name in names:
+                self._naming.give_back(name)
 
     async def _prepare(self, names: list[str]) -> dict[str, str | None]:
         """Keep whose the names are; the state that their agents had."""
@@ -91,10 +103,3 @@ class Joining:
         self._broadcast.emit("worker.started", worker=worker.name, role=worker.role, restarts=0)
         self._listening.join(worker.name)
         self._sender.settled(decided)
-
-
-def _kill_all(started: Started) -> None:
-    """End workers that nobody waits for any more, also those that were still asked for."""
-    if not started.cancelled() and started.exception() is None:
-        for link in started.result().values():
-            link.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -103,15 +104,24 @@ class Street:
 
     Attributes:
         processes: every process that was asked for, the last of each name.
+        is_open: who asks waits until this is set.
     """
 
     def __init__(self) -> None:
+        self.is_open = threading.Event()
+        self.is_open.set()
         self.coming: list[Process] = []
         self.processes: dict[str, Process] = {}
         self.count = 0
 
     def start_all(self, names: Iterable[str]) -> dict[str, Process]:
-        return {name: self._start(name) for name in names}
+        links = {name: self._start(name) for name in names}
+        self.is_open.wait()
+        return links
+
+    def end_all(self, links: dict[str, Process]) -> None:
+        for link in links.values():
+            link.kill()
 
     def _start(self, name: str) -> Process:
         self.count += 1
@@ -515,6 +525,53 @@ async def test_ledger_that_fails_once_holds_up_a_worker_and_not_those_after_it(
     assert "it is read-only" in why
     assert pool.workers == ["crew-1"]
     assert pool.scaler.why is None
+
+
+async def test_name_is_free_again_once_who_was_still_asked_for_under_it_is_gone(
+    start: Start,
+) -> None:
+    pool = start(size=1)
+    pool.street.is_open.clear()
+    bringing = asyncio.ensure_future(pool.joining.bring(["research assistant"]))
+    await pool.reach(lambda: pool.street.count == 1)
+    called_off = pool.street.processes["crew-1"]
+
+    bringing.cancel()
+    other = asyncio.ensure_future(pool.joining.bring(["research assistant"]))
+    await pool.reach(lambda: pool.street.count == 2)
+    asked_for = list(pool.street.processes)
+    pool.street.is_open.set()
+    await other
+    with pytest.raises(asyncio.CancelledError):
+        await bringing
+    await pool.joining.bring(["research assistant"])
+
+    assert asked_for == ["crew-1", "crew-2"]
+    assert sorted(pool.workers) == ["crew-1", "crew-2"]
+    assert called_off.is_dead
+    assert not any(pool.street.processes[name].is_dead for name in pool.workers)
+
+
+async def test_bringing_that_is_called_off_twice_ends_and_cleans_up_behind_it(
+    start: Start,
+) -> None:
+    pool = start(size=1)
+    pool.street.is_open.clear()
+    bringing = asyncio.ensure_future(pool.joining.bring(["research assistant"]))
+    await pool.reach(lambda: pool.street.count == 1)
+
+    bringing.cancel()
+    await asyncio.sleep(0)
+    bringing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await bringing
+    meanwhile = pool.naming.take("research assistant")
+    pool.street.is_open.set()
+    await pool.reach(lambda: pool.street.processes["crew-1"].is_dead)
+    await pool.reach(lambda: not pool.joining._undoing)
+
+    assert meanwhile == "crew-2"
+    assert pool.naming.take("research assistant") == "crew-1"
 
 
 async def test_worker_that_comes_while_the_pool_stops_is_ended(start: Start) -> None:
