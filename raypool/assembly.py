@@ -146,7 +146,10 @@ class Assembly:
         config = self._config
         totals = ledger.totals()
         tally = Tally(totals)
-        book = BudgetBook(config.budget, Cost.of(totals.cost_usd, totals.usage.total_tokens))
+        kept, told = totals.extra, totals.usage.total_tokens
+        spent = Cost.of(totals.cost_usd + kept.kept_usd, told + kept.kept_tokens)
+        book = BudgetBook(config.budget, spent)
+        book.on_kept = tally.keep
         gates = self._new_gates(book)
         scheduler = self._new_scheduler(gates)
         commits = GroupCommit(ledger)

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from raypool.errors import LedgerError
-from raypool.ledger import KnownTask, Ledger
+from raypool.ledger import NO_EXTRA, Extra, KnownTask, Ledger
 from raypool.records import AcceptedTask, Ending
 
 T = TypeVar("T")
@@ -42,17 +42,20 @@ class GroupCommit:
         Raises:
             LedgerError: at once after `close`; when awaited, nothing of the group was written.
         """
-        return self._join_group(tasks, (), {})
+        return self._join_group(tasks, ())
 
     def record(
-        self, endings: Sequence[Ending], snapshots: Mapping[str, str] = {}
+        self,
+        endings: Sequence[Ending],
+        snapshots: Mapping[str, str] = {},
+        extra: Extra = NO_EXTRA,
     ) -> asyncio.Future[None]:
-        """Queue `endings` and `snapshots` at once; resolves once they are committed together.
+        """Queue all of it at once; resolves once it is committed together.
 
         Raises:
             LedgerError: at once after `close`; when awaited, nothing of the group was written.
         """
-        return self._join_group(None, endings, snapshots)
+        return self._join_group(None, endings, snapshots, extra)
 
     def write(self, change: Callable[[Ledger], T]) -> asyncio.Future[T]:
         """Queue `change`, called with the ledger after what was asked before; what it returns.
@@ -88,7 +91,8 @@ class GroupCommit:
         self,
         tasks: Sequence[AcceptedTask] | None,
         endings: Sequence[Ending],
-        snapshots: Mapping[str, str],
+        snapshots: Mapping[str, str] = {},
+        extra: Extra = NO_EXTRA,
     ) -> asyncio.Future[Any]:
         self._ensure_open()
         last = self._waiting[-1] if self._waiting else None
@@ -96,7 +100,7 @@ class GroupCommit:
             last = _Group([])
             self._waiting.append(last)
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        last.writes.append(_Write(tasks, endings, snapshots, done))
+        last.writes.append(_Write(tasks, endings, snapshots, extra, done))
         self._wake_writer()
         return done
 
@@ -142,6 +146,7 @@ class _Write(NamedTuple):
     tasks: Sequence[AcceptedTask] | None
     endings: Sequence[Ending]
     snapshots: Mapping[str, str]
+    extra: Extra
     done: asyncio.Future[Any]
 
     def own(self, known: dict[int, KnownTask]) -> dict[int, KnownTask] | None:
@@ -164,7 +169,11 @@ class _Group(NamedTuple):
         snapshots: dict[str, str] = {}
         for write in self.writes:
             snapshots.update(write.snapshots)
-        return ledger.write(tasks, endings, snapshots)
+        extra = NO_EXTRA
+        for write in self.writes:
+            if write.extra is not NO_EXTRA:
+                extra += write.extra
+        return ledger.write(tasks, endings, snapshots, extra)
 
     def succeed(self, known: dict[int, KnownTask]) -> None:
         """Resume each caller with what the ledger knew of its tasks."""

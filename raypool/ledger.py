@@ -50,6 +50,40 @@ class EndedTask(msgspec.Struct, frozen=True):
     ending: Ending
 
 
+class Extra(msgspec.Struct, frozen=True, kw_only=True):
+    """What was spent in vain, or is in no task's ending.
+
+    Attributes:
+        turns: turns whose answer was not needed.
+        turns_usd: what is known of what those cost, in USD.
+        usage: tokens that no ending has.
+        usage_usd: what is known of what those cost, in USD.
+        kept_usd: what a budget counts beside all that, for attempts that may have cost more
+            than anybody was told.
+        kept_tokens: likewise.
+    """
+
+    turns: int = 0
+    turns_usd: float = 0.0
+    usage: Usage = Usage()
+    usage_usd: float = 0.0
+    kept_usd: float = 0.0
+    kept_tokens: int = 0
+
+    def __add__(self, other: Extra) -> Extra:
+        return Extra(
+            turns=self.turns + other.turns,
+            turns_usd=self.turns_usd + other.turns_usd,
+            usage=self.usage + other.usage,
+            usage_usd=self.usage_usd + other.usage_usd,
+            kept_usd=self.kept_usd + other.kept_usd,
+            kept_tokens=self.kept_tokens + other.kept_tokens,
+        )
+
+
+NO_EXTRA = Extra()
+
+
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """What a ledger holds, in sums.
 
@@ -58,10 +92,11 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         completed: tasks that ended `completed`.
         failed: tasks that ended `failed`.
         cancelled: tasks that ended `cancelled`.
-        usage: tokens of every ended task.
-        cost_usd: what the ended tasks with a known price cost, in USD.
+        usage: tokens of every ending there ever was, and of what is in none.
+        cost_usd: what is known of what they cost, in USD.
         unpriced: completed tasks without a cost.
         last_number: the highest number ever accepted; 0 when none.
+        extra: what of it was spent in vain or is in no ending, and what is kept beside it.
     """
 
     unfinished: int = 0
@@ -72,6 +107,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float = 0.0
     unpriced: int = 0
     last_number: int = 0
+    extra: Extra = NO_EXTRA
 
 
 class Ledger(Protocol):
@@ -83,9 +119,11 @@ class Ledger(Protocol):
         tasks: Sequence[AcceptedTask],
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
+        extra: Extra = NO_EXTRA,
     ) -> dict[int, KnownTask]:
         """Accept `tasks`, record `endings`, keep `snapshots`: in one transaction, all or nothing.
 
+        `extra` is added to that of the totals.
         `snapshots` has JSON by worker; a worker's last one is kept. Endings and snapshots are
         written whatever their texts hold: what is not Unicode in them becomes U+FFFD.
 
@@ -105,9 +143,14 @@ class Ledger(Protocol):
         """Accept `tasks` in one transaction; see `write`."""
         return self.write(tasks, ())
 
-    def record(self, endings: Sequence[Ending], snapshots: Mapping[str, str] = {}) -> None:
-        """Record `endings` and keep `snapshots` in one transaction; see `write`."""
-        self.write((), endings, snapshots)
+    def record(
+        self,
+        endings: Sequence[Ending],
+        snapshots: Mapping[str, str] = {},
+        extra: Extra = NO_EXTRA,
+    ) -> None:
+        """Record `endings` and `extra`, keep `snapshots`, in one transaction; see `write`."""
+        self.write((), endings, snapshots, extra)
 
     @abstractmethod
     def find(self, task_id: str) -> KnownTask | None:
@@ -133,7 +176,10 @@ class Ledger(Protocol):
 
     @abstractmethod
     def requeue_failed(self) -> int:
-        """Forget the endings of failed tasks, so that they are unfinished again; how many."""
+        """Forget the endings of failed tasks, so that they are unfinished again; how many.
+
+        What they have cost stays in the totals.
+        """
 
     @abstractmethod
     def session_turns(self, sessions: Sequence[str]) -> dict[str, int]:

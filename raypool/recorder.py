@@ -12,6 +12,7 @@ from raypool.desk import Desks
 from raypool.errors import LedgerError
 from raypool.events import Event
 from raypool.group_commit import GroupCommit
+from raypool.ledger import Extra
 from raypool.messages import Delivery
 from raypool.records import Ending
 from raypool.scheduler import Scheduler
@@ -74,15 +75,26 @@ class Recorder:
         self._tally = tally
         self._broadcast = broadcast
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something was spent that is in no ending, and that the ledger is to hear of."""
+        return self._tally.has_unrecorded
+
     async def record(self, ended: list[Ended], snapshots: Mapping[str, str] = {}) -> list[Ended]:
         """Commit, with the `snapshots` of the workers, and deliver.
 
-        What cannot be committed is logged, and stays unfinished in the ledger. Returns the
-        tasks that followed in their sessions and ended at once.
+        With it goes what was spent and is in no ending. What cannot be committed is logged, and
+        stays unfinished in the ledger. Returns the tasks that followed in their sessions and
+        ended at once.
         """
+        unrecorded = extra = self._tally.take_unrecorded()
+        for one in ended:
+            if one.was_in_vain:
+                extra += Extra(turns=1, turns_usd=one.ending.cost_usd or 0.0)
         try:
-            await self._ledger.record([one.ending for one in ended], snapshots)
+            await self._ledger.record([one.ending for one in ended], snapshots, extra)
         except LedgerError as error:
+            self._tally.put_back(unrecorded)
             logger.error(  # noqa: TRY400 - the message says it all
                 "not recorded are the ends of %d tasks and the snapshots of %d workers: %s",
                 len(ended),

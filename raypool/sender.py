@@ -100,7 +100,7 @@ class Sender:
         for one in ended:
             if one.record.loser is not None:
                 self.begin(self._cancel_held(one.record.loser, [one.record.number]))
-        if (ended or snapshots) and not self._is_deaf:
+        if (ended or snapshots or self._recorder.is_behind) and not self._is_deaf:
             self.begin(self._record(ended, snapshots or {}))
 
     def settled(self, decided: Iterable[Decided]) -> None:

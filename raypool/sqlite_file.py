@@ -15,7 +15,7 @@ from raypool.file_hold import FileHold
 from raypool.sqlite_schema import SCHEMA
 
 APPLICATION_ID = int.from_bytes(b"rayp", "big")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 OLDEST_SQLITE = (3, 37, 0)
 BUSY_SECONDS = 5.0
 
@@ -101,7 +101,7 @@ def open_beside(path: Path) -> sqlite3.Connection:
         undo.callback(connection.close)
         if _pragma(connection, "application_id") != APPLICATION_ID:
             raise _foreign(path)
-        _refuse_newer(path, connection)
+        _refuse_other_version(path, connection)
         undo.pop_all()
     return connection
 
@@ -125,7 +125,7 @@ def _tune(connection: sqlite3.Connection, *, temporary: bool) -> None:
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     _refuse_old_sqlite(sqlite3.sqlite_version_info)
-    _refuse_newer(path, connection)
+    _refuse_other_version(path, connection)
     if _pragma(connection, "user_version") == 0:
         connection.executescript(
             f"BEGIN IMMEDIATE; {SCHEMA}"
@@ -157,8 +157,14 @@ def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
-def _refuse_newer(path: Path, connection: sqlite3.Connection) -> None:
+def _refuse_other_version(path: Path, connection: sqlite3.Connection) -> None:
     version = _pragma(connection, "user_version")
+    if 0 < version < SCHEMA_VERSION:
+        raise LedgerError(
+            f"the ledger {str(path)!r} was made by an older raypool (version {version} of its "
+            f"tables; this one knows {SCHEMA_VERSION}): finish it with that one, or give another "
+            "path"
+        )
     if version > SCHEMA_VERSION:
         raise LedgerError(
             f"the ledger {str(path)!r} was made by a newer raypool (version {version} of its "

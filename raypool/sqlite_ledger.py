@@ -14,7 +14,7 @@ import msgspec
 
 from raypool import sqlite_rows as rows
 from raypool import sqlite_sessions
-from raypool.ledger import POOL_NAME, EndedTask, KnownTask, Ledger, Totals
+from raypool.ledger import NO_EXTRA, POOL_NAME, EndedTask, Extra, KnownTask, Ledger, Totals
 from raypool.records import AcceptedTask, Ending
 from raypool.sqlite_file import SqliteFile, ledger_errors, open_beside
 from raypool.sqlite_statements import in_pieces, insert, only_value, row_of, value_or_none
@@ -23,6 +23,7 @@ from raypool.usage import Usage
 
 _FRESH_DIRECTORY_PREFIX = "raypool-"
 _FIRST_ROWS = 16
+_EXTRA_COLUMNS = len(rows.ExtraRow._fields)
 _PAGE_CHARACTERS = 16_000_000
 
 K = TypeVar("K")
@@ -82,6 +83,7 @@ class SqliteLedger(Ledger):
         tasks: Sequence[AcceptedTask],
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
+        extra: Extra = NO_EXTRA,
     ) -> dict[int, KnownTask]:
         with self._transaction() as writer:
             left_out = _accept(writer, tasks) if tasks else {}
@@ -89,6 +91,8 @@ class SqliteLedger(Ledger):
                 _record(writer, endings)
             if snapshots:
                 _keep_snapshots(writer, snapshots)
+            if extra != NO_EXTRA:
+                writer.execute(rows.ADD_EXTRA, rows.extra_row(extra))
             return _load_by_number(writer, left_out)
 
     def find(self, task_id: str) -> KnownTask | None:
@@ -109,22 +113,26 @@ class SqliteLedger(Ledger):
     def totals(self) -> Totals:
         with ledger_errors(self.path):
             sums = self._file.reader.execute(rows.READ_TOTALS).fetchone()
-        unfinished, completed, failed, cancelled, *tokens, cost_usd, unpriced, last_number = sums
+        unfinished, completed, failed, cancelled, *rest = sums[:-_EXTRA_COLUMNS]
+        *tokens, cost_usd, unpriced, last_number = rest
+        extra = rows.extra_of(rows.ExtraRow(*sums[-_EXTRA_COLUMNS:]))
         return Totals(
             unfinished=unfinished,
             completed=completed,
             failed=failed,
             cancelled=cancelled,
-            usage=Usage(*tokens),
-            cost_usd=cost_usd,
+            usage=Usage(*tokens) + extra.usage,
+            cost_usd=cost_usd + extra.usage_usd,
             unpriced=unpriced,
             last_number=last_number,
+            extra=extra,
         )
 
     def requeue_failed(self) -> int:
         with self._transaction() as writer:
             requeued = writer.execute(rows.REQUEUE_FAILED).rowcount
             writer.execute(rows.FORGET_FAILED)
+            writer.execute(rows.KEEP_COST_OF_FAILED)
             writer.execute(rows.FORGET_FAILED_TOTALS)
         return requeued
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from raypool.ledger import EndedTask, KnownTask
+from raypool.ledger import EndedTask, Extra, KnownTask
 from raypool.records import AcceptedTask, Ending, EndState, StoredCause
 from raypool.sqlite_statements import Insert
 from raypool.task import Content
@@ -75,7 +75,7 @@ ON CONFLICT (state) DO UPDATE SET
 """
 
 READ_TOTALS = """
-SELECT
+SELECT ended.*, extra.* FROM extra, (SELECT
     (SELECT count(*) FROM unfinished),
     coalesce(sum(endings) FILTER (WHERE state = 'completed'), 0),
     coalesce(sum(endings) FILTER (WHERE state = 'failed'), 0),
@@ -87,9 +87,31 @@ SELECT
     total(cost_usd),
     coalesce(sum(unpriced) FILTER (WHERE state = 'completed'), 0),
     (SELECT coalesce(max(number), 0) FROM tasks)
-FROM totals
+FROM totals) AS ended
 """
 
+ADD_EXTRA = """
+UPDATE extra SET
+    turns = turns + ?,
+    turns_usd = turns_usd + ?,
+    input_tokens = input_tokens + ?,
+    output_tokens = output_tokens + ?,
+    cache_read_tokens = cache_read_tokens + ?,
+    cache_write_tokens = cache_write_tokens + ?,
+    usage_usd = usage_usd + ?,
+    kept_usd = kept_usd + ?,
+    kept_tokens = kept_tokens + ?
+"""
+
+KEEP_COST_OF_FAILED = """
+UPDATE extra SET
+    input_tokens = extra.input_tokens + failed.input_tokens,
+    output_tokens = extra.output_tokens + failed.output_tokens,
+    cache_read_tokens = extra.cache_read_tokens + failed.cache_read_tokens,
+    cache_write_tokens = extra.cache_write_tokens + failed.cache_write_tokens,
+    usage_usd = usage_usd + failed.cost_usd
+FROM (SELECT * FROM totals WHERE state = 'failed') AS failed
+"""
 REQUEUE_FAILED = "INSERT INTO unfinished SELECT number FROM endings WHERE state = 'failed'"
 FORGET_FAILED = "DELETE FROM endings WHERE state = 'failed'"
 FORGET_FAILED_TOTALS = "DELETE FROM totals WHERE state = 'failed'"
@@ -106,6 +128,20 @@ READ_OUTPUT_TYPE = "SELECT schema FROM output_types WHERE digest = ?"
 
 READ_META = "SELECT value FROM meta WHERE key = ?"
 WRITE_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+
+
+class ExtraRow(NamedTuple):
+    """The row of `extra`."""
+
+    turns: int
+    turns_usd: float
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    usage_usd: float
+    kept_usd: float
+    kept_tokens: int
 
 
 class TaskRow(NamedTuple):
@@ -170,6 +206,39 @@ decode_loaded = msgspec.json.Decoder(list[LoadedRow]).decode
 decode_numbers = msgspec.json.Decoder(dict[str, int]).decode
 _decode_answers = msgspec.json.Decoder(list[str]).decode
 _decode_cause = msgspec.json.Decoder(StoredCause).decode
+
+
+def extra_row(extra: Extra) -> ExtraRow:
+    """The row that adds `extra`."""
+    usage = extra.usage
+    return ExtraRow(
+        extra.turns,
+        extra.turns_usd,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
+        extra.usage_usd,
+        extra.kept_usd,
+        extra.kept_tokens,
+    )
+
+
+def extra_of(row: ExtraRow) -> Extra:
+    """What the row of `extra` holds."""
+    return Extra(
+        turns=row.turns,
+        turns_usd=row.turns_usd,
+        usage=Usage(
+            row.input_tokens,
+            row.output_tokens,
+            row.cache_read_tokens,
+            row.cache_write_tokens,
+        ),
+        usage_usd=row.usage_usd,
+        kept_usd=row.kept_usd,
+        kept_tokens=row.kept_tokens,
+    )
 
 
 def task_row(task: AcceptedTask) -> TaskRow:

@@ -70,6 +70,22 @@ CREATE TABLE totals (  -- sums over endings, kept as they are recorded
     unpriced INTEGER NOT NULL
 ) STRICT;
 
+-- One row: sums of what was spent in vain, or is in no ending. The turns are those whose answer was
+-- not needed; tokens and usage_usd are in no ending; what is kept is counted by the budget, for
+-- attempts that may have cost more than they told.
+CREATE TABLE extra (
+    turns INTEGER NOT NULL,
+    turns_usd REAL NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    usage_usd REAL NOT NULL,
+    kept_usd REAL NOT NULL,
+    kept_tokens INTEGER NOT NULL
+) STRICT;
+INSERT INTO extra VALUES (0, 0, 0, 0, 0, 0, 0, 0, 0);
+
 CREATE TABLE session_turns (  -- what completed tasks added to the sessions that they named
     number INTEGER PRIMARY KEY REFERENCES tasks,
     session TEXT NOT NULL,

@@ -119,9 +119,8 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
         output_tokens: output tokens of all ended tasks.
         cost_usd: what the priced turns cost, in USD.
         unpriced: completed tasks whose price is not known; `cost_usd` leaves them out.
-        extra_turns: turns whose answer was not needed, since the pool started: of tasks that were
-            cancelled as their race was decided, and of those that a second copy, or the first,
-            has answered sooner.
+        extra_turns: turns whose answer was not needed: of tasks that were cancelled as their race
+            was decided, and of those that a second copy, or the first, has answered sooner.
         extra_cost_usd: what is known of what those cost; part of `cost_usd`.
         workers: one entry per worker, in the order of their numbers.
         scaling: what keeps the pool from having the workers it should have; `None` when nothing

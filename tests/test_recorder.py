@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
+import msgspec
 import pytest
 import pytest_asyncio
 
+from raypool.capacity.budget import BudgetBook, Cost
 from raypool.clock import FakeClock
-from raypool.config import RetryPolicy
+from raypool.config import Budget, RetryPolicy
 from raypool.desk import Desks
+from raypool.errors import LedgerError
 from raypool.group_commit import GroupCommit
+from raypool.ledger import Extra
 from raypool.messages import Delivery
 from raypool.recorder import Ended, Recorder
 from raypool.records import AcceptedTask, Conversation, Ending
@@ -23,6 +27,7 @@ from raypool.sqlite_ledger import SqliteLedger
 from raypool.tally import Tally
 from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast
+from raypool.usage import Usage
 from raypool.window import Window
 
 pytestmark = pytest.mark.asyncio
@@ -43,6 +48,7 @@ class Office(NamedTuple):
     desks: Desks
     recorder: Recorder
     record: TaskRecord
+    tally: Tally
 
     async def delivered(self) -> list[Delivery]:
         return await self.desks.of("mine").collect(0.0)
@@ -61,7 +67,7 @@ async def office() -> AsyncIterator[Office]:
     await ledger.accept([record.task])
     tally, broadcast = Tally(file.totals()), Broadcast(clock, "crew")
     recorder = Recorder(ledger, scheduler, desks, tally, broadcast)
-    yield Office(file, ledger, desks, recorder, record)
+    yield Office(file, ledger, desks, recorder, record, tally)
     await ledger.close()
 
 
@@ -102,3 +108,51 @@ async def test_parsed_answer_and_the_type_that_was_asked_for_come_with_the_deliv
 
     (delivery,) = await office.delivered()
     assert (delivery.parsed, delivery.output_type) == (b"pickle", "sha256:abc")
+
+
+async def test_what_a_loser_and_a_second_copy_cost_is_in_the_ledger(office: Office) -> None:
+    office.tally.add_in_vain(Usage(10, 5), 0.5)
+    beaten = msgspec.structs.replace(ending(), state="cancelled", usage=Usage(2, 1), cost_usd=0.25)
+
+    assert office.recorder.is_behind
+    await office.recorder.record([Ended(office.record, beaten, was_in_vain=True)])
+
+    totals = office.file.totals()
+    assert (totals.cost_usd, totals.usage) == (0.75, Usage(12, 6))
+    assert (totals.extra.turns, totals.extra.turns_usd) == (2, 0.75)
+    assert not office.recorder.is_behind
+    after = Tally(totals)
+    assert (after.extra_turns, after.extra_cost_usd) == (2, 0.75)
+    assert (after.cost_usd, after.input_tokens) == (office.tally.cost_usd, 12)
+
+
+async def test_what_a_budget_keeps_is_in_the_ledger_beside_what_was_told(office: Office) -> None:
+    book = BudgetBook(Budget(usd=1.0))
+    book.on_kept = office.tally.keep
+    book.keep(Cost.of(0.25, 100), Cost.of(0.125, 150))
+
+    await office.recorder.record([])
+
+    totals = office.file.totals()
+    assert (totals.extra.kept_usd, totals.extra.kept_tokens) == (0.125, 0)
+    assert totals.cost_usd == 0
+
+
+async def test_what_was_spent_is_recorded_with_what_comes_next_when_it_cannot_be_at_once(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.tally.add_in_vain(Usage(10, 5), 0.5)
+    with monkeypatch.context() as broken:
+        broken.setattr(office.file, "write", _refuse)
+        await office.recorder.record([])
+    office.tally.add_in_vain(Usage(1), None)
+
+    await office.recorder.record([])
+
+    assert office.file.totals().extra == Extra(
+        turns=2, turns_usd=0.5, usage=Usage(11, 5), usage_usd=0.5
+    )
+
+
+def _refuse(*_: object) -> NoReturn:
+    raise LedgerError("the disk is full")

@@ -17,7 +17,7 @@ from raypool.errors import LedgerError
 from raypool.events import Event, ResultEvent, ToolUseEvent
 from raypool.group_commit import GroupCommit
 from raypool.intake import Intake
-from raypool.ledger import KnownTask
+from raypool.ledger import NO_EXTRA, Extra, KnownTask
 from raypool.messages import Answer, Asked, Delivery, Outcome, Receipt, Refusal, Submission
 from raypool.output_type import OutputType, pack_output_type
 from raypool.recorder import Ended, Recorder
@@ -54,13 +54,14 @@ class FailingLedger(SqliteLedger):
         tasks: Sequence[AcceptedTask],
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
+        extra: Extra = NO_EXTRA,
     ) -> dict[int, KnownTask]:
         failure = self.failure
         self.entered.set()
         self.gate.wait()
         if failure is not None:
             raise failure
-        return super().write(tasks, endings, snapshots)
+        return super().write(tasks, endings, snapshots, extra)
 
     def session_turns(self, sessions: Sequence[str]) -> dict[str, int]:
         if self.read_failure is not None:

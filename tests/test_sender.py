@@ -182,6 +182,7 @@ class FakeRecorder:
     def __init__(self, scheduler: Scheduler) -> None:
         self.endings: dict[int, Ending] = {}
         self.snapshots: dict[str, str] = {}
+        self.is_behind = False
         self._scheduler = scheduler
 
     async def record(self, ended: list[Ended], snapshots: dict[str, str]) -> list[Ended]:

@@ -151,13 +151,20 @@ class TestOpening:
         assert path.read_bytes() == before
         assert names_in(path.parent) == [path.name]
 
-    def test_ledger_of_a_newer_raypool_is_refused_and_left_as_it_is(self, path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("step", "what"),
+        [(1, "made by a newer raypool .*upgrade raypool"), (-1, "made by an older raypool")],
+        ids=["newer", "older"],
+    )
+    def test_ledger_of_another_raypool_is_refused_and_left_as_it_is(
+        self, path: Path, step: int, what: str
+    ) -> None:
         SqliteLedger(path).close()
         with closing(sqlite3.connect(path)) as other:
-            other.execute(f"PRAGMA user_version = {sqlite_file.SCHEMA_VERSION + 1}")
+            other.execute(f"PRAGMA user_version = {sqlite_file.SCHEMA_VERSION + step}")
         before = path.read_bytes()
 
-        with pytest.raises(LedgerError, match=r"made by a newer raypool .*upgrade raypool"):
+        with pytest.raises(LedgerError, match=what):
             SqliteLedger(path)
 
         assert path.read_bytes() == before

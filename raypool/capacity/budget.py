@@ -62,12 +62,14 @@ class BudgetBook:
 
     Attributes:
         on_spent: is told which limit of the budget is spent, once for each budget.
+        on_kept: is told what counts as spent though nobody said so, in USD and in tokens.
         is_limiting: there is a limit.
         counts_usd: there is a limit in USD, so that every turn must have a price.
     """
 
     def __init__(self, budget: Budget | None, spent: Cost = NOTHING) -> None:
         self.on_spent: Callable[[Limit], None] | None = None
+        self.on_kept: Callable[[float, int], None] | None = None
         self._spent = _Sum(spent)
         self._reserved = _Sum(NOTHING)
         self._under_way = 0
@@ -104,6 +106,17 @@ class BudgetBook:
         if reserved is not None:
             self._reserved.subtract(reserved)
             self._under_way -= 1
+
+    def keep(self, reserved: Cost, told: Cost) -> None:
+        """Count what was set aside for a turn that may have cost more than it told.
+
+        What it told counts where that is more.
+        """
+        spent = told.greater(reserved)
+        self.settle(reserved, spent)
+        if self.on_kept is not None and spent != told:
+            usd = (spent.pico_usd - told.pico_usd) / PICO
+            self.on_kept(usd, spent.tokens - told.tokens)
 
     @property
     def why(self) -> str | None:

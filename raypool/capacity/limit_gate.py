@@ -169,8 +169,9 @@ class LimitGate:
         reserved = None if held is None else held.cost
         told = NOTHING if outcome is None else self.tariff.told(outcome)
         if reserved is not None and may_tell_less:
-            told = told.greater(reserved)
-        self._book.settle(reserved, told)
+            self._book.keep(reserved, told)
+        else:
+            self._book.settle(reserved, told)
 
     def _settle_share(
         self, held: Held | None, outcome: Outcome | None, *, may_tell_less: bool

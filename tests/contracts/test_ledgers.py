@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from raypool.errors import LedgerError
-from raypool.ledger import EndedTask, KnownTask, Ledger, Totals
+from raypool.ledger import EndedTask, Extra, KnownTask, Ledger, Totals
 from raypool.records import AcceptedTask, Conversation, Ending, EndState, StoredCause
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.usage import Usage
@@ -253,6 +253,42 @@ def test_totals_are_the_sums_of_what_the_ledger_holds(ledger: Ledger) -> None:
         unpriced=1,
         last_number=6,
     )
+
+
+def test_what_is_in_no_ending_is_part_of_the_totals_and_told_apart(ledger: Ledger) -> None:
+    in_vain = Extra(turns=2, turns_usd=0.5, usage=Usage(10, 20, 30, 40), usage_usd=0.25)
+    kept = Extra(kept_usd=0.125, kept_tokens=1_000)
+    ledger.accept([task(1)])
+    ledger.write((), [ending(1, usage=Usage(1, 2, 3, 4), cost_usd=1.0)], {}, in_vain)
+    ledger.record([], {}, kept)
+    ledger.record([], {}, kept)
+
+    totals = ledger.totals()
+
+    assert totals.extra == in_vain + kept + kept
+    assert (totals.usage, totals.cost_usd) == (Usage(11, 22, 33, 44), 1.25)
+    assert (totals.completed, totals.unpriced) == (1, 0)
+
+
+def test_what_is_spent_is_not_recorded_when_its_write_fails(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError, match="never accepted"):
+        ledger.record([ending(7)], {}, Extra(turns=1))
+
+    assert ledger.totals() == Totals()
+
+
+def test_requeued_tasks_have_cost_what_they_have(ledger: Ledger) -> None:
+    ledger.accept([task(1), task(2)])
+    ledger.record([ending(1, "failed", usage=Usage(10, 5, 2, 1), cost_usd=0.5), ending(2)])
+    before = ledger.totals()
+
+    ledger.requeue_failed()
+    ledger.requeue_failed()
+
+    after = ledger.totals()
+    assert (after.usage, after.cost_usd) == (before.usage, before.cost_usd)
+    ledger.record([ending(1, usage=Usage(1, 1), cost_usd=0.25)])
+    assert ledger.totals().cost_usd == 0.75
 
 
 def test_failed_tasks_are_unfinished_again_once_requeued(ledger: Ledger) -> None:

@@ -323,6 +323,26 @@ async def shout(prompt: Content, options: SessionOptions) -> str:
     return str(prompt).upper()
 
 
+def test_what_a_budget_kept_for_answers_without_usage_counts_after_a_restart(
+    start_pool: StartPool, tmp_path: Path
+) -> None:
+    options = {
+        "ledger": str(tmp_path / "run.db"),
+        "backend": FunctionBackend(shout),
+        "agent": Chaining,
+        "budget": Budget(tokens=1_000),
+    }
+    first = start_pool(1, **options)
+    first.submit_many(["question"] * 100)
+    before = wait_until(first, is_blocked)
+    first.stop()
+
+    second = start_pool(1, **options)
+    after = wait_until(second, is_blocked)
+
+    assert after.budget == before.budget
+
+
 def test_answers_without_usage_count_as_what_was_set_aside(start_pool: StartPool) -> None:
     pool = start_pool(
         1, backend=FunctionBackend(shout), agent=Chaining, budget=Budget(tokens=1_000)
