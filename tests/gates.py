@@ -17,6 +17,7 @@ class Slot(Reservation):
     __slots__ = ("number",)
 
     def __init__(self, number: int) -> None:
+        super().__init__()
         self.number = number
 
 

@@ -12,7 +12,7 @@ from raypool.task_record import TaskRecord
 REFUSED_SECONDS = 0.5
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Reservation:
     """What is set aside for one exchange of a task; each gate makes a kind of its own.
 
