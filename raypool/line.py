@@ -34,12 +34,13 @@ class Queue:
     def __len__(self) -> int:
         return len(self._fresh) + len(self._returned)
 
-    def add(self, record: TaskRecord) -> None:
-        """Add a task where its number belongs."""
+    def add(self, record: TaskRecord) -> bool:
+        """Add a task where its number belongs; whether it may be the first now."""
         if self._fresh and record.number < self._fresh[-1].number:
             heapq.heappush(self._returned, (record.number, record))
-        else:
-            self._fresh.append(record)
+            return True
+        self._fresh.append(record)
+        return len(self) == 1
 
     def first(self) -> TaskRecord | None:
         """The task with the lowest number, of those that have not ended."""
@@ -89,6 +90,7 @@ class Line:
         self._queues: dict[Account | None, Queue] = {}
         # One entry for each queue, whose rank may have fallen behind, but is never ahead.
         self._order: list[tuple[Rank, Queue]] = []
+        self._news: set[Account | None] = set()
         self._length = 0
 
     def __len__(self) -> int:
@@ -104,8 +106,9 @@ class Line:
             queue = self._queues[account] = Queue(account)
             queue.add(record)
             heapq.heappush(self._order, (queue.rank(), queue))
-        else:
-            queue.add(record)
+            self._news.add(account)
+        elif queue.add(record):
+            self._news.add(account)
         record.line = self
         self._length += 1
 
@@ -124,10 +127,19 @@ class Line:
         queue = self._next()
         return None if queue is None else queue.rank()
 
-    def firsts(self) -> list[tuple[Account | None, int]]:
-        """The number of each account's first task; the account is `None` for paused ones."""
-        firsts = [(queue.account, queue.first()) for queue in self._queues.values()]
-        return [(account, first.number) for account, first in firsts if first is not None]
+    def take_news(self) -> list[Account | None]:
+        """The accounts whose first task may have a lower number than when this was last asked.
+
+        The account is `None` for paused tasks.
+        """
+        news = list(self._news)
+        self._news.clear()
+        return news
+
+    def tell_again(self, account: Account | None) -> None:
+        """Have `take_news` name an account whatever has happened to its tasks."""
+        if account in self._queues:
+            self._news.add(account)
 
     def first_of(self, account: Account | None) -> int | None:
         """The number of that account's first task."""
@@ -182,6 +194,7 @@ class Line:
             if queue.first() is None:
                 heapq.heappop(order)
                 del self._queues[queue.account]
+                self._news.discard(queue.account)
             elif len(order) == 1 or (rank := queue.rank()) <= noted:
                 return queue
             else:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from raypool.accounts import Account
 from raypool.backlog import Backlog
 from raypool.capacity.gate import Gate
-from raypool.line import rank_of
+from raypool.line import Rank, rank_of
 from raypool.roster import WorkerRecord
 
 
@@ -26,6 +26,10 @@ class Crowd:
         # may be lower than the number now is, but is never higher.
         self._own: dict[Account | None, list[tuple[int, str, WorkerRecord]]] = {}
         self._noted: dict[tuple[str, Account | None], int] = {}
+        # The accounts, by ranks that likewise may have fallen behind, but are never ahead: one
+        # that is served, which puts all its tasks back, is looked at when it comes up again.
+        self._order: list[tuple[Rank, Account | None]] = []
+        self._ranks: dict[Account | None, Rank] = {}
 
     def __iter__(self) -> Iterator[WorkerRecord]:
         """The workers of each role, those first that have waited for longest."""
@@ -37,8 +41,10 @@ class Crowd:
     def add(self, worker: WorkerRecord) -> None:
         """Have a worker wait, behind the others unless it waits already."""
         self._waiting.setdefault(worker.role, OrderedDict()).setdefault(worker.name, worker)
-        for account, number in worker.line.firsts():
-            self._note(worker, account, number)
+        for account in worker.line.take_news():
+            number = worker.line.first_of(account)
+            if number is not None:
+                self._note(worker, account, number)
 
     def forget(self, worker: WorkerRecord) -> None:
         """Have a worker wait no longer."""
@@ -48,38 +54,60 @@ class Crowd:
     def clear(self) -> list[WorkerRecord]:
         """Have nobody wait any longer; who did."""
         workers = list(self)
+        for account, order in self._own.items():
+            for _, _, worker in order:
+                worker.line.tell_again(account)
         self._waiting.clear()
         self._own.clear()
         self._noted.clear()
+        self._order.clear()
+        self._ranks.clear()
         return workers
 
     def first(self, backlog: Backlog) -> WorkerRecord | None:
         """The worker that would be sent the most urgent task; `None` when there is no task."""
-        best, first = None, None
-        for account in list(self._own):
-            own = self._first_of(account)
-            if own is None:
-                del self._own[account]
-            elif best is None or rank_of(account, own[0]) < best:
-                best, first = rank_of(account, own[0]), own[2]
+        best, first = self._first_by_own_line()
         for role, workers in self._waiting.items():
             rank = backlog.rank_for(role) if workers else None
             if rank is not None and (best is None or rank < best):
                 best, first = rank, next(iter(workers.values()))
         return first
 
+    def _first_by_own_line(self) -> tuple[Rank | None, WorkerRecord | None]:
+        """Who has the most urgent task in line, and its rank."""
+        while self._order:
+            noted, account = self._order[0]
+            if self._ranks.get(account) != noted:
+                heapq.heappop(self._order)
+                continue
+            first = self._first_of(account)
+            if first is None:
+                heapq.heappop(self._order)
+                del self._own[account], self._ranks[account]
+                continue
+            number, _, worker = first
+            rank = rank_of(account, number)
+            if rank <= noted:
+                return rank, worker
+            heapq.heapreplace(self._order, (rank, account))
+            self._ranks[account] = rank
+        return None, None
+
     def _first_of(self, account: Account | None) -> tuple[int, str, WorkerRecord] | None:
         """The lowest number of the account's first tasks, and whose it is."""
         order = self._own[account]
         while order:
             noted, name, worker = order[0]
-            number = worker.line.first_of(account) if worker in self else None
-            if number == noted:
+            number = worker.line.first_of(account)
+            is_here = worker in self
+            if is_here and number == noted:
                 return order[0]
             heapq.heappop(order)
             if self._noted.get((name, account)) == noted:
                 del self._noted[name, account]
-                if number is not None:
+                if not is_here:
+                    worker.line.tell_again(account)
+                elif number is not None:
                     self._note(worker, account, number)
         return None
 
@@ -88,6 +116,10 @@ class Crowd:
         if noted is None or number < noted:
             self._noted[worker.name, account] = number
             heapq.heappush(self._own.setdefault(account, []), (number, worker.name, worker))
+            rank, known = rank_of(account, number), self._ranks.get(account)
+            if known is None or rank < known:
+                self._ranks[account] = rank
+                heapq.heappush(self._order, (rank, account))
 
 
 class Ready:
