@@ -50,9 +50,10 @@ class Places:
 
     def bind(self, record: TaskRecord, worker: WorkerRecord | None) -> None:
         """Note that a task is `worker`'s, or nobody's, from now on."""
-        before = self._roster.get(record.worker)
-        if before is not None:
-            before.unfinished -= 1
+        if record.worker is not None:
+            before = self._roster.get(record.worker)
+            if before is not None:
+                before.unfinished -= 1
         record.worker = None if worker is None else worker.name
         if worker is not None:
             worker.unfinished += 1
@@ -61,7 +62,7 @@ class Places:
 
     def place(self, record: TaskRecord) -> Unplaced | None:
         """Put a task into a line; why not, when nobody can have it."""
-        self._stop_waiting(record)
+        self._stop_waiting(record, self._roster.get(record.worker))
         worker = self._placing.choose(record)
         if isinstance(worker, StoredCause):
             return Unplaced(record, worker)
@@ -74,7 +75,8 @@ class Places:
 
     def line_up(self, worker: WorkerRecord, record: TaskRecord) -> None:
         """Put a task that is `worker`'s into its line."""
-        worker.waiting.pop(record.number, None)
+        if worker.waiting:
+            worker.waiting.pop(record.number, None)
         worker.line.add(record)
         if worker.window.room(len(worker.held)):
             self._ready.mark(worker)
@@ -94,8 +96,8 @@ class Places:
         """Take a task that has ended from where it waits; the worker whose it was."""
         if record.line is not None:
             record.line.discard(record)
-        self._stop_waiting(record)
         worker = self._roster.get(record.worker)
+        self._stop_waiting(record, worker)
         if worker is not None:
             worker.unfinished -= 1
         return worker
@@ -151,8 +153,7 @@ class Places:
                 cleared.append(record)
         return cleared
 
-    def _stop_waiting(self, record: TaskRecord) -> None:
-        worker = self._roster.get(record.worker)
+    def _stop_waiting(self, record: TaskRecord, worker: WorkerRecord | None) -> None:
         waiting = self.standing_by if worker is None else worker.waiting
         if waiting:
             waiting.pop(record.number, None)

@@ -52,9 +52,10 @@ class Placing:
         A cause when nobody can have it.
         """
         task = record.task
-        pinned = self._roster.get(task.worker)
-        if pinned is not None and not pinned.is_leaving:
-            return pinned if pinned.may_take_tasks else _nobody_left(record)
+        if task.worker is not None:
+            pinned = self._roster.get(task.worker)
+            if pinned is not None and not pinned.is_leaving:
+                return pinned if pinned.may_take_tasks else _nobody_left(record)
         workers: Sequence[WorkerRecord] = self._roster.choice(task.role)
         if not workers:
             return None if self._roster.may_come(task.role) else _nobody_left(record)

@@ -77,10 +77,9 @@ class Settling:
         An outcome may tell that the worker has halted. It then takes no more tasks; `halt`
         gives those in its line to others.
         """
-        self._note_halt(worker, outcome)
-        self._ready.mark(worker)
         failure = outcome.failure
-        is_spared = self._is_spared(worker, outcome)
+        self._note_halt(worker, outcome)
+        is_spared = failure is not None and self._is_spared(worker, failure, outcome.number)
         record = self.let_go(worker, outcome.number, outcome)
         if record is None:
             return None
@@ -149,11 +148,11 @@ class Settling:
         self, worker: WorkerRecord, number: int, outcome: Outcome | None = None
     ) -> TaskRecord | None:
         """The task of that number, which `worker` holds no longer; `None` when it holds none."""
+        self._ready.mark(worker)
         record = worker.held.pop(number, None)
         if record is not None:
             worker.gate.settle(record, outcome)
             record.reserved = None
-            self._ready.mark(worker)
         return record
 
     def decide(self, unplaced: Unplaced | None) -> Decided | None:
@@ -183,13 +182,13 @@ class Settling:
             worker.failed += state == "failed"
         return ending_of(record, state, self._clock.time(), **fields)
 
-    def _is_spared(self, worker: WorkerRecord, outcome: Outcome) -> bool:
+    def _is_spared(self, worker: WorkerRecord, failure: Failure, number: int) -> bool:
         """Whether a task waits though it has failed for good, since none could have succeeded.
 
         A probe does so once: what no probe succeeds with does not hold up the others for ever.
         """
-        failure, record = outcome.failure, worker.held.get(outcome.number)
-        if failure is None or failure.verdict != "fatal" or record is None:
+        record = worker.held.get(number)
+        if failure.verdict != "fatal" or record is None:
             return False
         if not worker.gate.is_broken or record.reserved is None or not record.reserved.is_probe:
             return worker.gate.is_broken
@@ -200,8 +199,9 @@ class Settling:
         is_handed_back = (
             outcome.is_returned and not outcome.is_called_back and outcome.number in worker.held
         )
-        tells_of_halt = outcome.halt is not None or is_handed_back
-        if not worker.is_resumed_early and worker.is_healthy and tells_of_halt:
+        if outcome.halt is None and not is_handed_back:
+            return
+        if not worker.is_resumed_early and worker.is_healthy:
             worker.halted = outcome.halt or worker.halted or HANDS_BACK
         elif outcome.halt is not None:
             worker.is_resumed_early = False

@@ -20,6 +20,7 @@ class TaskRecord:
 
     Attributes:
         task: what was accepted.
+        number: the task's place in the order of acceptance.
         tries: the attempts behind it.
         usage: tokens spent on it so far.
         cost_usd: what they cost; `None` when some price is not known.
@@ -49,6 +50,7 @@ class TaskRecord:
         "is_paused",
         "line",
         "loser",
+        "number",
         "original",
         "reserved",
         "session_turns",
@@ -63,6 +65,7 @@ class TaskRecord:
 
     def __init__(self, task: AcceptedTask) -> None:
         self.task = task
+        self.number = task.number
         self.tries = Tries()
         self.usage = Usage()
         self.cost_usd: float | None = 0.0
@@ -82,11 +85,6 @@ class TaskRecord:
         self.loser: str | None = None
 
     @property
-    def number(self) -> int:
-        """The task's place in the order of acceptance."""
-        return self.task.number
-
-    @property
     def is_kept(self) -> bool:
         """Whether its worker may keep something of it between attempts."""
         return self.is_paused or self.tries.was_tried
@@ -95,7 +93,7 @@ class TaskRecord:
         """The next attempt, as it is sent to a worker."""
         task = self.task
         return Assignment(
-            task.number,
+            self.number,
             task.id,
             task.prompt,
             self.tries.attempts + 1,
