@@ -63,9 +63,12 @@ class Placing:
             owner = self._roster.get(self._sessions.worker_of(record))
             if owner is not None and owner in workers:
                 return owner
+        policy = self.policy_for(task.role)
         if task.race is not None:
             workers = self._rivals.apart(record, workers)
-        return self._ask(self.policy_for(task.role), record, workers)
+        elif type(policy) is LeastLoaded:
+            return workers[policy.choose_place(self._roster.loads(task.role))]
+        return self._ask(policy, record, workers)
 
     def _ask(
         self, policy: Routing, record: TaskRecord, workers: Sequence[WorkerRecord]

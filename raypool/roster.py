@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from raypool.accounts import Accounts
 from raypool.capacity.gate import Gate, OpenGate
 from raypool.line import Line
+from raypool.loads import Loads
 from raypool.messages import Notice
 from raypool.retries import Tries
 from raypool.task_record import TaskRecord
@@ -41,7 +42,7 @@ class WorkerRecord:
         held: tasks sent to it and not ended, by number, in the order in which they were sent.
         waiting: its tasks that wait for another attempt or their session's turn, by number.
         notices: what it was notified of and has not dealt with, by number, in order.
-        unfinished: how many tasks it was given that have not ended.
+        places: where it is among those whose loads are compared.
         sent: how many attempts were sent to its process.
         completed: tasks it completed.
         failed: tasks that failed on it for good.
@@ -63,7 +64,8 @@ class WorkerRecord:
         self.held: dict[int, TaskRecord] = {}
         self.waiting: dict[int, TaskRecord] = {}
         self.notices: dict[int, NoticeRecord] = {}
-        self.unfinished = 0
+        self.places: list[tuple[Loads, int]] = []
+        self._unfinished = 0
         self.completed = 0
         self.failed = 0
         self.restarts = 0
@@ -79,6 +81,17 @@ class WorkerRecord:
         self.halted: str | None = None
         self.is_resumed_early = False
         self.is_healthy = True
+
+    @property
+    def unfinished(self) -> int:
+        """How many tasks it was given that have not ended."""
+        return self._unfinished
+
+    @unfinished.setter
+    def unfinished(self, count: int) -> None:
+        self._unfinished = count
+        for loads, place in self.places:
+            loads.change(place, count)
 
     @property
     def concurrency(self) -> int:
@@ -125,6 +138,7 @@ class Roster:
         self.may_grow: frozenset[str] = frozenset()
         self._workers: dict[str, WorkerRecord] = {}
         self._choice: dict[str | None, list[WorkerRecord]] = {}
+        self._loads: dict[str | None, Loads] = {}
         for worker in workers:
             self.add(worker)
         self.sort()
@@ -163,8 +177,21 @@ class Roster:
         """
         return self._choice.get(role, [])
 
+    def loads(self, role: str | None) -> Loads:
+        """What those of `choice` have to do, in their order; it holds until the next `sort`."""
+        loads = self._loads.get(role)
+        if loads is None:
+            workers = self.choice(role)
+            loads = self._loads[role] = Loads(worker.unfinished for worker in workers)
+            for place, worker in enumerate(workers):
+                worker.places.append((loads, place))
+        return loads
+
     def sort(self) -> None:
         """Look again which workers there are, and which of them take tasks."""
+        for worker in self:
+            worker.places.clear()
+        self._loads.clear()
         self.gates = list(dict.fromkeys(worker.gate for worker in self))
         roles = {None, *(worker.role for worker in self)}
         self._choice = {role: self._choose(role) for role in roles}

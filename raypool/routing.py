@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from raypool.errors import PoolStartError
+from raypool.loads import Loads
 from raypool.records import AcceptedTask
 
 
@@ -77,12 +77,13 @@ class LeastLoaded:
         self._start = 0
 
     def choose(self, task: AcceptedTask, workers: Sequence[Chosen]) -> Chosen | None:
-        start = self._start % len(workers)
-        rotated = [*workers[start:], *workers[:start]] if start else workers
-        loads = list(map(_load, rotated))
-        place = loads.index(min(loads))
-        self._start = (start + place + 1) % len(workers)
-        return rotated[place]
+        return workers[self.choose_place(Loads(worker.unfinished for worker in workers))]
+
+    def choose_place(self, loads: Loads) -> int:
+        """The place of the worker that gets the next task; `loads` are those of all."""
+        place = loads.place_of_fewest(self._start % len(loads))
+        self._start = place + 1
+        return place
 
 
 class NextFree:
@@ -92,7 +93,6 @@ class NextFree:
         return None
 
 
-_load = operator.attrgetter("unfinished")
 _POLICIES: dict[str, type[Routing]] = {
     "round_robin": RoundRobin,
     "least_loaded": LeastLoaded,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import random
 
 import pytest
 
 from raypool.errors import PoolStartError
 from raypool.records import AcceptedTask
-from raypool.roster import WorkerRecord
+from raypool.roster import Roster, WorkerRecord
 from raypool.routing import (
     LeastLoaded,
     NextFree,
@@ -116,6 +117,24 @@ def test_least_loaded_goes_on_when_workers_have_left() -> None:
         routing.choose(task(number), crew)
 
     assert chosen(routing, task(4), crew[:1]) == "chemist-1"
+
+
+def test_least_loaded_follows_the_loads_of_the_workers_that_the_roster_has() -> None:
+    crew = workers(4)
+    roster, plain, kept = Roster(crew), LeastLoaded(), LeastLoaded()
+    chance = random.Random(1)
+
+    for number in range(1, 1_001):
+        if number == 500:
+            crew[1].is_leaving = True
+            roster.sort()
+        choice = roster.choice(None)
+        expected = plain.choose(task(number), choice)
+        worker = choice[kept.choose_place(roster.loads(None))]
+        assert worker is expected
+        worker.unfinished += 1
+        for one in chance.sample(crew, chance.randint(0, 2)):
+            one.unfinished -= one.unfinished > 0
 
 
 def test_next_free_chooses_nobody() -> None:
