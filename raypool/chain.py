@@ -29,7 +29,8 @@ class Chain:
 
     Attributes:
         work: the task, and which attempt at its turn this is.
-        asked: the task that it is for the dispatcher, where an agent's notice led to it.
+        asked: the task that it is for the dispatcher, where an agent's notice led to it; `None`
+            once the dispatcher has it.
         conversation: the conversation, once it is open.
         prompt: what the turn asks.
         pending: what the next exchange asks: the prompt as `pre_turn` left it, or the results
@@ -129,6 +130,7 @@ class Chain:
         A chain that waits is at the attempt that it was.
         """
         self.work = work
+        self.asked = None
         self.left = work.exchanges
         self.outcome = None
         if self._waits:

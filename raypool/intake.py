@@ -80,18 +80,28 @@ class Intake:
         self.last_assigned = self.last_number
         return self.last_number
 
-    async def adopt(self, worker: WorkerRecord, outcome: Outcome) -> None:
+    async def adopt(self, worker: WorkerRecord, outcome: Outcome) -> Ended | None:
         """Accept the task that an agent has asked for and run by itself.
+
+        One that is paused goes into line for its agent, who runs it once there is capacity.
+        Returns it when it ended at once, because the agent is gone.
 
         Raises:
             LedgerError: it cannot be committed; its outcome is lost.
         """
         asked = outcome.asked
         assert asked is not None
-        task = AcceptedTask(outcome.number, asked.id, asked.prompt, worker.role)
+        only = worker.name if outcome.is_paused else None
+        task = AcceptedTask(outcome.number, asked.id, asked.prompt, worker.role, worker=only)
         record = TaskRecord(task)
         await self._ledger.accept([task])
-        self._scheduler.adopt(worker, record)
+        if not outcome.is_paused:
+            self._scheduler.adopt(worker, record)
+            return None
+        record.is_paused = True
+        self._scheduler.reserve(record)
+        ending = self._assign(record, {})
+        return None if ending is None else Ended(record, ending)
 
     async def resume(self, tasks: list[AcceptedTask]) -> list[Ended]:
         """Go on with tasks that the ledger has and that have not ended, and are not under way.

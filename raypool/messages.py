@@ -92,11 +92,13 @@ class Notice(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         is_from_agent: an agent of the pool has sent it: it belongs to the work of the one
             that it comes from, and is waited for with that.
+        exchanges: of the turn that it leads to, as an `Assignment` has it.
     """
 
     number: int
     event: Any
     is_from_agent: bool = False
+    exchanges: int | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):

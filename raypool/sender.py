@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+import msgspec
+
 from raypool.capacity.gate import Gate
 from raypool.clock import Clock
 from raypool.desk import Desks
@@ -24,7 +26,7 @@ from raypool.telemetry import Broadcast
 
 logger = logging.getLogger(__name__)
 
-Adopt = Callable[[WorkerRecord, Outcome], Coroutine[Any, Any, None]]
+Adopt = Callable[[WorkerRecord, Outcome], Coroutine[Any, Any, Ended | None]]
 
 ASK_AGAIN_SECONDS = 1.0
 
@@ -33,7 +35,7 @@ class Sender:
     """Sends tasks to workers as the scheduler says, and tells it what became of them.
 
     Attributes:
-        adopt: takes in the task that an agent has asked for by itself.
+        adopt: takes in the task that an agent has asked for by itself; returns it if it has ended.
         replace: is told of each worker that has died, to bring it back; says whether it will.
     """
 
@@ -234,21 +236,33 @@ class Sender:
 
     async def _send_notice(self, worker: WorkerRecord, record: NoticeRecord) -> None:
         link = self._links[worker.name]
+        notice = record.notice
+        if not worker.gate.is_wide_open:
+            notice = msgspec.structs.replace(notice, exchanges=0)
         try:
-            outcome = await link.notify(record.notice)
+            outcome = await link.notify(notice)
         except WorkerGone as error:
             self._lose(worker, link, error)
             return
         record.is_heard = True
         if outcome.asked is not None and self.adopt is not None:
-            try:
-                await self.adopt(worker, outcome)
-            except LedgerError as error:
-                logger.error(  # noqa: TRY400 - the message says it all
-                    "what worker %r answered to an event is lost: %s", worker.name, error
-                )
-        worker.notices.pop(record.notice.number, None)
+            await self._adopt(worker, outcome)
+        worker.notices.pop(notice.number, None)
         self._settle(worker, [outcome])
+
+    async def _adopt(self, worker: WorkerRecord, outcome: Outcome) -> None:
+        assert self.adopt is not None
+        try:
+            ended = await self.adopt(worker, outcome)
+        except LedgerError as error:
+            logger.error(  # noqa: TRY400 - the message says it all
+                "what worker %r answered to an event is lost: %s", worker.name, error
+            )
+            if outcome.is_paused:
+                self.begin(self._cancel_held(worker.name, [outcome.number]))
+            return
+        if ended is not None:
+            self.record([ended])
 
     def _settle(self, worker: WorkerRecord, outcomes: list[Outcome]) -> None:
         ended = []

@@ -118,9 +118,14 @@ class TurnEngine:
         return self._runs.run(work, asked)
 
     async def ask(self, notice: Notice, prompt: Prompt, role: str) -> Outcome:
-        """The turns that the agent asked for when it heard a notice: a task of its own."""
+        """The turns that the agent asked for when it heard a notice: a task of its own.
+
+        It pauses, as any other, once it has had the exchanges that the notice allows.
+        """
         asked = Asked(str(uuid_utils.uuid7()), prompt.text)
-        work = Assignment(notice.number, asked.id, asked.prompt, role=role)
+        work = Assignment(
+            notice.number, asked.id, asked.prompt, role=role, exchanges=notice.exchanges
+        )
         return await self.run(work, asked)
 
     async def hear(self, notice: Notice) -> Prompt | Outcome:

@@ -731,6 +731,33 @@ async def test_task_that_an_agent_has_asked_for_is_accepted_as_any_other(office:
     assert office.intake.last_assigned == number
 
 
+async def test_task_that_an_agent_asks_for_and_that_is_paused_waits_for_that_agent(
+    office: Office,
+) -> None:
+    number, [other, worker] = office.intake.take_number(), office.workers
+    outcome = Outcome(number, asked=Asked("a", "what is new?"), is_paused=True)
+
+    assert await office.intake.adopt(worker, outcome) is None
+
+    known = office.file.find("a")
+    assert known is not None
+    assert (known.task.worker, known.ending) == (worker.name, None)
+    assert office.scheduler.take(other) == []
+    assert [record.task for record in office.scheduler.take(worker)] == [known.task]
+
+
+async def test_task_that_an_agent_asks_for_fails_once_the_agent_is_gone(office: Office) -> None:
+    number, worker = office.intake.take_number(), office.workers[1]
+    office.scheduler.worker_died(worker, "killed")
+
+    ended = await office.intake.adopt(
+        worker, Outcome(number, asked=Asked("a", "what is new?"), is_paused=True)
+    )
+
+    assert ended is not None
+    assert (ended.ending.state, ended.ending.number) == ("failed", number)
+
+
 async def test_later_future_of_a_task_may_want_its_text(office: Office) -> None:
     await office.accept(ask(1, "a"))
     await office.accept(Submission(2, "a", "why?", stream=True), client="yours")

@@ -69,6 +69,7 @@ class FakeLink:
         pieces: by number, what is generated before its outcome.
         not_started: the tasks that it promises not to start when they are cancelled.
         heard: the numbers of the notices that were sent, in order.
+        notices: the notices.
         news: by number, the outcome of hearing a notice; nothing when there is none.
         door: notices wait for it.
         halted: why it takes no tasks: it returns those that come, and says so when it is asked.
@@ -87,6 +88,7 @@ class FakeLink:
         self.pieces: dict[int, list[str]] = {}
         self.not_started: set[int] = set()
         self.heard: list[int] = []
+        self.notices: list[Notice] = []
         self.news: dict[int, Outcome] = {}
         self.door = asyncio.Event()
         self.door.set()
@@ -126,6 +128,7 @@ class FakeLink:
 
     async def notify(self, notice: Notice) -> Outcome:
         self.heard.append(notice.number)
+        self.notices.append(notice)
         await self.door.wait()
         if self.goodbye is not None:
             raise self.goodbye
@@ -1086,6 +1089,26 @@ async def test_answer_to_a_notice_that_cannot_be_recorded_is_logged_and_holds_no
     await floor.finish(1)
 
     assert floor.workers[0].halted == "for review"
+    assert caplog.messages == [
+        "what worker 'crew-1' answered to an event is lost: the disk is full"
+    ]
+
+
+async def test_paused_task_that_cannot_be_recorded_is_dropped_by_its_worker_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    floor = Floor()
+
+    async def adopt(worker: WorkerRecord, outcome: Outcome) -> None:
+        raise LedgerError("the disk is full")
+
+    floor.sender.adopt = adopt
+    floor.a.news[1] = Outcome(1, asked=Asked("a", "what is new?"), is_paused=True)
+    floor.sender.notify(floor.workers[0], Notice(1, "news"))
+
+    await floor.finish(1)
+
+    assert floor.a.cancelled == [[1]]
     assert caplog.messages == [
         "what worker 'crew-1' answered to an event is lost: the disk is full"
     ]

@@ -13,7 +13,10 @@ from raypool.capacity.limit_gate import LimitGate
 from raypool.capacity.usage_log import UsageLog
 from raypool.clock import SystemClock
 from raypool.config import Budget, RateLimit
-from raypool.messages import Answer, Outcome, Terms
+from raypool.messages import Answer, Asked, Notice, Outcome, Terms
+from raypool.records import AcceptedTask
+from raypool.roster import WorkerRecord
+from raypool.task_record import TaskRecord
 from raypool.usage import Usage
 from tests.test_sender import Floor, failed
 
@@ -109,6 +112,37 @@ async def test_fatal_failures_in_a_row_fail_three_tasks_and_keep_the_others() ->
     await floor.finish(8)
 
     assert sorted(floor.recorder.states.values()) == ["completed"] * 5 + ["failed"] * 3
+
+
+async def test_turn_that_an_event_asks_for_waits_for_the_budget() -> None:
+    turnstile = Turnstile(Budget(tokens=150))
+    floor = turnstile.floor
+
+    async def adopt(worker: WorkerRecord, outcome: Outcome) -> None:
+        assert outcome.asked is not None
+        task = AcceptedTask(outcome.number, "a", outcome.asked.prompt, worker=worker.name)
+        record = TaskRecord(task)
+        floor.scheduler.reserve(record)
+        assert floor.scheduler.assign(record) is None
+
+    floor.sender.adopt = adopt
+    floor.a.replies[1] = [answered(1, 100)]
+    floor.a.replies[2] = [answered(2, 10)]
+    floor.a.news[2] = Outcome(2, asked=Asked("a", "what is new?"), is_paused=True)
+    floor.accept(1)
+    await floor.reach(lambda: 1 in floor.recorder.endings)
+
+    floor.sender.notify(floor.workers[0], Notice(2, "news"))
+    await floor.reach(lambda: not floor.workers[0].notices)
+    assert [notice.exchanges for notice in floor.a.notices] == [0]
+    assert (floor.a.envelopes, turnstile.book.why is not None) == ([[1]], True)
+
+    turnstile.book.set(None)
+    floor.sender.notify(floor.workers[0], Notice(3, "more news"))
+    await floor.finish(3)
+
+    assert floor.a.envelopes == [[1], [2]]
+    assert [notice.exchanges for notice in floor.a.notices] == [0, None]
 
 
 def held(floor: Floor) -> int:

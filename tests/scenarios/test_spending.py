@@ -47,6 +47,9 @@ class Chaining(Agent):
         wanted = (turn.task.metadata or {}).get("turns", 1)
         return Prompt(f"more {turn.number}") if turn.number < wanted else None
 
+    def handle_event(self, event: str) -> Prompt:
+        return Prompt(event)
+
 
 class Provider:
     """A server that answers in ten words, and whose key can be taken away."""
@@ -189,6 +192,21 @@ def test_long_chain_stops_between_two_turns_and_goes_on_where_it_was(
     future.result(timeout=30)
     assert pool.poll(future.id).turns == 30
     assert len(provider.server.calls) - calls == 30
+
+
+def test_turns_that_events_ask_for_wait_for_the_budget_too(pool: Pool, provider: Provider) -> None:
+    before, done = provider.tokens, pool.status().completed
+    pool.set_budget(Budget(tokens=spent_tokens(pool) + 300))
+
+    for number in range(40):
+        pool.notify(f"{pool.name}-{1 + number % 2}", f"question {number}")
+    status = wait_until(pool, is_blocked)
+
+    assert 0 < provider.tokens - before <= 300
+    assert status.completed < done + 40
+    pool.set_budget(None)
+    pool.wait_for_all(timeout=60)
+    assert pool.status().completed == done + 40
 
 
 def test_fatal_errors_in_a_row_stop_the_sending_until_it_is_resumed(

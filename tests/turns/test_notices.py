@@ -10,7 +10,7 @@ import pytest
 
 from raypool.agent import Agent, Halt, Prompt, Turn
 from raypool.backends import ScriptedBackend
-from raypool.messages import Notice, Outcome
+from raypool.messages import Assignment, Notice, Outcome
 from raypool.response import Response
 from raypool.task import Content
 from tests.turns.hosting import Gated, outcomes, post, results, running_host, settle
@@ -205,6 +205,22 @@ def test_event_that_asks_becomes_a_task_of_its_own_before_the_mailbox(gated: Gat
     assert first.asked.prompt == "21"
     assert first.asked.id != second.asked.id
     assert news == Outcome(11)
+
+
+def test_what_an_event_asks_for_pauses_until_capacity_is_reserved_for_it(gated: Gated) -> None:
+    agent = Listener()
+    gated.let(21)
+
+    with running_host(gated.backend, agent) as host:
+        paused = host.notify(Notice(10, {"ask": "21"}, exchanges=0)).result(10)
+        assert paused.asked is not None
+        assert (paused.is_paused, paused.requests, gated.started) == (True, 0, [])
+        work = Assignment(10, paused.asked.id, paused.asked.prompt, role="chemist", exchanges=1)
+        ended = results(host.post([work]))
+
+    assert text_of(ended[10]) == "21"
+    assert (ended[10].requests, ended[10].asked, gated.started) == (1, None, [21])
+    assert agent.pages[:2] == [{"ask": "21"}, "21"]
 
 
 def test_event_whose_handler_raises_is_dealt_with_and_the_next_one_is_heard() -> None:
