@@ -84,6 +84,33 @@ def test_limit_on_tokens_is_found_by_the_requests_that_it_lets_through(seconds: 
     assert result.refused < 0.01
 
 
+@pytest.mark.parametrize("seconds", [0.05, 0.5, 5.0], ids="turns of {} s".format)
+def test_shallow_limit_on_tokens_is_used_though_turns_vary_in_size(seconds: float) -> None:
+    """A second's worth is that of four turns, and every few hundredth turn is as large by itself.
+
+    Sent by requests, 63 to 82 % of the limit were used.
+    """
+    hidden = Hidden(600.0, 100_000.0, SHALLOW)
+
+    crowd = simulate(hidden, seconds=END, turns=Turns(seconds, tokens=400.0), seed=1)
+
+    result = result_of(crowd, hidden)
+    assert result.used >= 0.9
+    assert result.refused < 0.01
+
+
+@pytest.mark.parametrize("requests", [150.0, 250.0])
+@pytest.mark.parametrize("seconds", [0.05, 5.0], ids="turns of {} s".format)
+def test_shallow_limit_of_few_requests_is_used_up(seconds: float, requests: float) -> None:
+    hidden = Hidden(requests, depth=SHALLOW)
+
+    crowd = simulate(hidden, seconds=END, turns=Turns(seconds), seed=1)
+
+    result = result_of(crowd, hidden)
+    assert result.used >= 0.97
+    assert result.refused < 0.01
+
+
 @pytest.mark.parametrize(("before", "after"), [(600.0, 1200.0), (600.0, 300.0)])
 def test_limit_that_changes_is_found_again(before: float, after: float) -> None:
     crowd = simulate(

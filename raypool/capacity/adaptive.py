@@ -11,7 +11,12 @@ OPEN_ABOVE = 1_000.0
 LOWEST_RATE = 1 / 60
 SHORTEST_TURN = 0.002
 PAUSE_SECONDS = 0.25
-"""How long nothing is sent after a refusal that does not say how long."""
+PAUSE_REQUESTS = 2.0
+LONGEST_PAUSE_SECONDS = 2.0
+"""How long nothing is sent after a refusal that does not say how long.
+
+Time for some requests that are larger than usual, where few are allowed, but not for ever.
+"""
 
 HALVED = 0.5
 LOWERED = 0.85
@@ -31,7 +36,7 @@ BELOW = 0.01
 RECOVERY_SECONDS = 4.0
 """After a burst, how far below the ceiling to begin, and for how long to come back to it."""
 
-DOUBLING_SECONDS = 5.0
+DOUBLING_SECONDS = 7.0
 """How long the step past the ceiling takes to double; the doubt in it is the first step."""
 
 UNSURE_FULL_SPEED = 2.0
@@ -44,6 +49,8 @@ class Adaptive:
     the sending back. From the first refusal on it knows a ceiling: the provider's bucket was
     empty then, and is empty at the next refusal, so what was accepted between the two is what the
     provider allows. It sends just below that, then at it, then probes past it, ever faster.
+
+    Where tokens are what is limited, a request stands for so many tokens (`Binding`).
 
     Where a rate is stated it begins with that. A burst that cannot be reckoned by, since less was
     sent than might have been, takes at most half of what was known before.
@@ -79,6 +86,12 @@ class Adaptive:
             if rate < math.inf:
                 self._known = rate
 
+    @property
+    def pause_seconds(self) -> float:
+        """For how long nothing is to be sent after a refusal that does not say how long."""
+        seconds = max(PAUSE_SECONDS, PAUSE_REQUESTS / self.rate)
+        return min(seconds, LONGEST_PAUSE_SECONDS)
+
     def grow(self, seconds: float, answered: int, mean_seconds: float) -> None:
         """For so many seconds nothing but this rate has held the sending back."""
         if self._ceiling is not None:
@@ -96,7 +109,6 @@ class Adaptive:
         `accepted` are the requests that were not refused, since the beginning; `recent` is how
         many there were in a second, lately, where that is known.
         """
-        rate = min(self.rate, self._known if recent is None else max(recent, 1.0))
         self._seconds, self._count = now - self._since, accepted - self._accepted_then
         self._is_measured = (
             self._ceiling is not None
@@ -104,15 +116,22 @@ class Adaptive:
             and self._held_back >= 0.5 * (self._seconds - PAUSE_SECONDS) - 0.1
         )
         if self._is_measured:
-            self._highest = rate
+            self._highest = self.rate
         else:
+            rate = min(self.rate, self._known if recent is None else max(recent, 1.0))
             self._highest = max(rate * self._lowering, min(self.rate, self._known) * HALVED)
         self.epoch += 1
         self._since, self._accepted_then = now, accepted
         self._held_back = self._progress = 0.0
         self._set_ceiling()
 
-    def refuse_more(self, count: int) -> None:
+    def doubt(self) -> None:
+        """What was found may be far off: probe past it with large steps."""
+        if self._ceiling is not None:
+            self._doubt = UNSURE
+            self.rate = self._ceiling * self._factor()
+
+    def refuse_more(self, count: float) -> None:
         """So many more were refused of those that were sent before the burst was known."""
         self._accepted_then -= count
         if self._ceiling is not None:

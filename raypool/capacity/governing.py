@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from raypool.capacity.adaptive import FIRST_RATE, PAUSE_SECONDS, Adaptive
+from raypool.capacity.adaptive import FIRST_RATE, Adaptive
 from raypool.capacity.allocation import fair_parts
+from raypool.capacity.binding import Binding
 from raypool.capacity.buckets import UNLIMITED, Bucket, Rates
 from raypool.capacity.leases import Lease, Report
 from raypool.clock import Clock
@@ -26,6 +27,7 @@ SPARE = 1.3
 MEMORY_SECONDS = 2.0
 
 _KINDS = range(len(Rates._fields))
+_TOKENS = Rates._fields.index("tokens")
 
 
 class _User:
@@ -99,6 +101,7 @@ class Governing:
     ) -> None:
         self._clock = clock
         self._adaptive = Adaptive(first_rate)
+        self._binding = Binding()
         self._users: dict[str, _User] = {}
         now = clock.monotonic()
         self._reserve: list[Bucket | None] = [None for _ in _KINDS]
@@ -106,7 +109,7 @@ class Governing:
         self._told = UNLIMITED
         self._closed_until = -math.inf
         self._settled_at = now + LEASE_SECONDS if is_replacement else now
-        self._accepted = 0.0
+        self._accepted = 0.0  # in turns, as `Binding` counts them
         self.called: set[str] = set()
 
     @property
@@ -122,7 +125,7 @@ class Governing:
         adaptive = UNLIMITED
         if self._is_adaptive:
             told = Rates(*(one * TOLD_PART for one in self._told))
-            adaptive = _least([told, Rates(self._adaptive.rate)])
+            adaptive = _least([told, self._binding.rates(self._adaptive.rate)])
         return _least([adaptive, *(report.limit for report in reports)])
 
     @property
@@ -164,20 +167,25 @@ class Governing:
         self._told = _latest(self._told, report.told, before.told)
         seconds = now - user.seen_at
         accepted = (report.sent.requests - report.refused) - (before.sent.requests - before.refused)
-        self._accepted += accepted
+        tokens = report.sent.tokens - before.sent.tokens
+        self._accepted += self._binding.turns(accepted, tokens)
+        self._binding.accept(accepted, tokens)
         answered = report.answered - before.answered
         user.hear(report, now)
         self._note_closing(user, now)
         self._trust_what_is_stated()
-        if report.is_short[0] and seconds > 0:
+        if report.is_short[self._binding.kind] and seconds > 0:
             self._speed_up(seconds, answered, report.seconds - before.seconds)
         refused = report.refused - before.refused
         if not refused or not self._is_adaptive:
             return
+        tokens = report.refused_tokens - before.refused_tokens
         if report.refused_epoch >= self._adaptive.epoch:
             self._slow_down(user, now)
+            if self._binding.refuse(refused, tokens):
+                self._adaptive.doubt()
         else:
-            self._adaptive.refuse_more(refused)
+            self._adaptive.refuse_more(self._binding.turns(refused, tokens))
 
     def _trust_what_is_stated(self) -> None:
         limits = [user.report.limit for user in self._users.values() if user.is_present]
@@ -194,19 +202,23 @@ class Governing:
 
     def _slow_down(self, user: _User, now: float) -> None:
         is_known = any(user.has_history for user in self._users.values())
-        recent = sum(user.usage(0) for user in self._users.values()) if is_known else None
-        self._adaptive.refuse(now, self._accepted, recent)
+        recent = sum(self._turns_sent_by(user) for user in self._users.values())
+        self._adaptive.refuse(now, self._accepted, recent if is_known else None)
         if now >= self._closed_until:
-            self._closed_until = now + PAUSE_SECONDS
+            self._closed_until = now + self._adaptive.pause_seconds
         for bucket in self._reserve:
             if bucket is not None:
                 bucket.drain(now)
         self._call(user)
 
+    def _turns_sent_by(self, user: _User) -> float:
+        return self._binding.turns(user.usage(0), user.usage(_TOKENS))
+
     def _speed_up(self, seconds: float, answered: int, took: float) -> None:
-        if self._adaptive.rate > self.limit.requests:
+        kind = self._binding.kind
+        if self._binding.rates(self._adaptive.rate)[kind] > self.limit[kind]:
             return
-        shorts = sum(one.report.is_short[0] for one in self._users.values())
+        shorts = sum(one.report.is_short[kind] for one in self._users.values())
         self._adaptive.grow(seconds / shorts, answered, took / answered if answered else 0.0)
 
     def _call(self, but: _User) -> None:

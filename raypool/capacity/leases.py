@@ -24,6 +24,7 @@ class Report(msgspec.Struct, frozen=True):
         is_short: of which things more would have been sent, had there been more.
         sent: what was sent, by estimate until it is known.
         refused: how many exchanges of it were refused.
+        refused_tokens: how many tokens these would have taken, by estimate.
         refused_epoch: the latest epoch in which one was sent that was refused.
         answered: how many exchanges were answered.
         seconds: how long these took together.
@@ -40,6 +41,7 @@ class Report(msgspec.Struct, frozen=True):
     is_short: tuple[bool, bool, bool, bool] = (False, False, False, False)
     sent: Rates = NOTHING
     refused: int = 0
+    refused_tokens: float = 0.0
     refused_epoch: int = -1
     answered: int = 0
     seconds: float = 0.0
@@ -60,7 +62,7 @@ class Lease(msgspec.Struct, frozen=True):
         renew_in: after how many seconds to ask again.
         closed_for: for how many seconds nothing may be sent.
         limit: what all shares together may send in a second.
-        found: how many requests of it are what refusals have shown; infinite while none has.
+        found: how many turns of it are what refusals have shown; infinite while none has.
     """
 
     epoch: int

@@ -91,6 +91,7 @@ class Share:
         self._number = 0
         self._sent = [0.0] * len(Rates._fields)
         self._refused = self._answered = 0
+        self._refused_tokens = 0.0
         self._refused_epoch = -1
         self._open_epoch = 0
         self._seconds = 0.0
@@ -177,6 +178,7 @@ class Share:
             is_short=tuple(one in self._short for one in self._buckets),  # type: ignore[arg-type]
             sent=Rates(*self._sent),
             refused=self._refused,
+            refused_tokens=self._refused_tokens,
             refused_epoch=self._refused_epoch,
             answered=self._answered,
             seconds=self._seconds,
@@ -280,6 +282,8 @@ class Share:
 
     def _note_refusal(self, ticket: Ticket | None, retry_after: float | None, now: float) -> None:
         self._refused += 1
+        if ticket is not None:
+            self._refused_tokens += ticket.amounts.tokens
         sent_in = ticket.epoch if ticket is not None else self._open_epoch
         is_news = sent_in > self._refused_epoch
         self._refused_epoch = max(self._refused_epoch, sent_in)
