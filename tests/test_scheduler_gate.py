@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from raypool.config import RetryPolicy
 from raypool.messages import Outcome
 from raypool.routing import NextFree
+from raypool.window import Window
 from tests.gates import NarrowGate
 from tests.stage import LONGEST_WAIT, Stage
 
@@ -13,6 +15,16 @@ from tests.stage import LONGEST_WAIT, Stage
 def narrow(room: int, **options: object) -> tuple[Stage, NarrowGate]:
     gate = NarrowGate(room)
     return Stage(gate=gate, **options), gate  # type: ignore[arg-type]
+
+
+class WatchedWindow(Window):
+    """A window that counts how often its worker is looked at."""
+
+    looks = 0
+
+    def room(self, held: int, *, prefetches: bool = True) -> int:
+        self.looks += 1
+        return super().room(held, prefetches=prefetches)
 
 
 def test_nothing_is_sent_for_which_the_gate_has_no_room() -> None:
@@ -210,3 +222,45 @@ def test_worker_that_may_not_have_what_waits_is_looked_at_once(room: int) -> Non
     stage.a.notices.clear()
     stage.scheduler.resume(stage.a)
     assert stage.send() == ({"crew-1": [1]} if room else {})
+
+
+@pytest.mark.parametrize("gate", [None, NarrowGate(99)], ids=["no limit", "limit"])
+def test_worker_that_is_passed_over_is_looked_at_again_only_after_what_had_to_go_alone(
+    gate: NarrowGate | None,
+) -> None:
+    stage = Stage(
+        ["chemist"] * 8,
+        concurrency=3,
+        policy=RetryPolicy(max_deaths=2),
+        routing=NextFree(),
+        gate=gate,
+    )
+    alone, others = stage.workers[:4], stage.workers[4:]
+    stage.accept(*range(1, 9))
+    stage.send()
+    for worker in alone:
+        stage.die(worker)
+        stage.come_back(worker)
+    assert sorted(stage.send()) == ["crew-1", "crew-2", "crew-3", "crew-4"]
+    windows = [WatchedWindow(3) for _ in alone]
+    for worker, window in zip(alone, windows, strict=True):
+        worker.window = window
+
+    stage.answer(others[0], 5)
+    stage.answer(others[1], 6)
+    stage.answer(others[2], 7)
+    stage.answer(others[3], 8)
+    stage.accept(*range(9, 21))
+    assert sorted(map(len, stage.send().values())) == [3, 3, 3, 3]
+    looks = [window.looks for window in windows]
+
+    for worker in others[:3]:
+        for number in list(worker.held):
+            stage.answer(worker, number)
+    stage.die(stage.b)
+    stage.come_back(stage.b)
+    stage.accept(*range(21, 24))
+    assert sorted(map(len, stage.send().values())) == [1, 1, 1, 3]
+
+    assert looks == [1, 1, 1, 1]
+    assert all(2 <= window.looks <= 1 + (1 + 3) for window in windows)
