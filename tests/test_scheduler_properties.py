@@ -308,13 +308,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         decided = self.scheduler.worker_died(worker, "it was killed", is_coming_back=True)
         for record, ending in decided:
             if ending.state == "failed" and record.number in self.deaths:
-                if record.number in self.copied:
+                if record.number in self.copied or not self.may_still_run(record.task):
                     continue
                 assert (held, self.deaths[record.number]) == ([record.number], POLICY.max_deaths)
                 self.attempts[record.number] += 1
         self.end_all(decided)
         assert not worker.held
         assert not worker.takes_tasks
+
+    def may_still_run(self, task: AcceptedTask) -> bool:
+        """Whether there is a worker, now or later, that may be given a task."""
+        staying = [one for one in self.workers if one.may_take_tasks and not one.is_leaving]
+        if self.scheduler.roster.get(task.worker) is not None:
+            return task.worker in [one.name for one in staying]
+        return any(task.role in (None, one.role) for one in staying)
 
     @precondition(lambda self: any(worker.is_coming_back for worker in self.workers))
     @rule(chance=chances, is_rare=st.integers(0, 5))
