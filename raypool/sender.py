@@ -268,7 +268,8 @@ class Sender:
         ended = []
         snapshots: dict[str, str] = {}
         took_tasks = worker.takes_tasks
-        was_open = worker.gate.is_wide_open
+        is_refused = any(map(_is_refused, outcomes))
+        was_open = is_refused and worker.gate.is_wide_open
         for outcome in outcomes:
             settled = self._scheduler.settle(worker, outcome)
             self._hedger.settled(worker, outcome, settled)
@@ -278,7 +279,7 @@ class Sender:
                 self._tell_of_delay(worker, settled)
             if outcome.snapshot is not None:
                 snapshots[worker.name] = outcome.snapshot
-        if was_open and any(map(_is_refused, outcomes)) and not worker.gate.is_wide_open:
+        if was_open and not worker.gate.is_wide_open:
             self._call_back_from(worker.gate)
         self.record(ended, snapshots)
         self._progress[worker.name].set()

@@ -25,7 +25,11 @@ class LoneShare(Share):
     @property
     def is_limiting(self) -> bool:
         # What limits is taken from, and that renews the lease.
-        if not self._limiting and not self.renews_in:
+        if self._limiting:
+            return True
+        if self._has_never_closed:
+            return False
+        if not self.renews_in:
             self._renew_now()
         return super().is_limiting
 

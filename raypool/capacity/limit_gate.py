@@ -12,7 +12,7 @@ from raypool.capacity.gate import Reservation
 from raypool.capacity.share import SettleVerdict, Share, Ticket
 from raypool.capacity.usage_log import UsageLog
 from raypool.config import Price
-from raypool.messages import Outcome, Terms
+from raypool.messages import Answer, Outcome, Terms
 from raypool.prices import cost_usd, most_usd
 from raypool.task_record import TaskRecord
 from raypool.usage import Usage
@@ -136,6 +136,8 @@ class LimitGate:
         return True
 
     def opens_in(self) -> float | None:
+        if not (self._waits_for_share or self._waits_for_probe):
+            return None
         waits = [
             self.share.opens_in() if self._waits_for_share else None,
             self.breaker.opens_in() if self._waits_for_probe else None,
@@ -146,12 +148,32 @@ class LimitGate:
         self._waits_for_share = self._waits_for_probe = False
 
     def settle(self, record: TaskRecord, outcome: Outcome | None) -> None:
+        if record.reserved is None and outcome is not None and outcome.limits is None:
+            answer = outcome.answer
+            if answer is not None:
+                self._count_answer(record, outcome, answer)
+                return
         held = record.reserved if isinstance(record.reserved, Held) else None
         self._settle_breaker(held, outcome)
         may_tell_less = outcome is None or _is_untold(outcome)
         self._settle_budget(held, outcome, may_tell_less=may_tell_less)
         self._settle_share(held, outcome, may_tell_less=may_tell_less)
         self._learn(record, held, outcome)
+
+    def _count_answer(self, record: TaskRecord, outcome: Outcome, answer: Answer) -> None:
+        """Settle an answer for which nothing was set aside: where nothing limits, nearly all."""
+        usage = outcome.usage
+        self.breaker.succeed()
+        if usage.total_tokens or outcome.cost_usd:
+            self._book.settle(None, self.tariff.told(outcome))
+        self.share.count_answer(
+            usage.input_tokens + usage.cache_write_tokens,
+            usage.output_tokens,
+            requests=outcome.requests,
+            seconds=answer.duration_ms / 1000,
+        )
+        self._log.note()
+        self._learn(record, None, outcome)
 
     def _settle_breaker(self, held: Held | None, outcome: Outcome | None) -> None:
         failure = None if outcome is None else outcome.failure

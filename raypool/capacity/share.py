@@ -161,6 +161,18 @@ class Share:
         elif verdict == "refused":
             self._note_refusal(ticket, retry_after, now)
 
+    def count_answer(
+        self, input_tokens: float, output_tokens: float, *, requests: float, seconds: float
+    ) -> None:
+        """Count an exchange that was sent without a ticket and answered; as `settle` does."""
+        sent = self._sent
+        sent[0] += requests
+        sent[1] += input_tokens
+        sent[2] += output_tokens
+        sent[3] += input_tokens + output_tokens
+        self._answered += 1
+        self._seconds += seconds
+
     # The lease
 
     def report(self) -> Report:
@@ -210,6 +222,10 @@ class Share:
             self._open_epoch = lease.epoch
         if lease.closed_for > 0:
             self._close_until(now + lease.closed_for, now)
+
+    @property
+    def _has_never_closed(self) -> bool:
+        return self._closed_until == -math.inf
 
     @property
     def renews_in(self) -> float:
