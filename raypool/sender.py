@@ -231,6 +231,8 @@ class Sender:
                     ended = sum(not one.is_called_back for one in batch.outcomes)
                     worker.window.ended(ended, self._clock.monotonic())
                     self._settle(worker, batch.outcomes)
+                    if not worker.held:
+                        worker.window.rest()
         except WorkerGone as error:
             self._lose(worker, link, error)
 

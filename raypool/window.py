@@ -75,6 +75,10 @@ class Window:
             self._ended = 0
             self._since = now
 
+    def rest(self) -> None:
+        """Note that the worker has nothing to do: how long that lasts says nothing of it."""
+        self._ended, self._since = 0, None
+
     def _prefetch(self) -> int:
         return max(1, min(max(MIN_PREFETCH, self._ended_meanwhile()), self._most))
 

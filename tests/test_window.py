@@ -53,6 +53,17 @@ def test_window_follows_a_worker_that_becomes_slow() -> None:
     assert window.prefetch == MIN_PREFETCH
 
 
+def test_fast_worker_that_had_nothing_to_do_for_a_while_is_as_fast_as_before() -> None:
+    window = paced(Window(1), per_second=2_000)
+    prefetch = window.prefetch
+
+    window.rest()
+    for tick in range(3):
+        window.ended(20, 60.0 + tick / 100)
+
+    assert window.prefetch == pytest.approx(prefetch, rel=0.02)
+
+
 def test_prefetch_has_an_end() -> None:
     assert paced(Window(1), per_second=10_000_000).prefetch == MAX_PREFETCH
 

@@ -107,6 +107,12 @@ class BudgetBook:
             self._reserved.subtract(reserved)
             self._under_way -= 1
 
+    def spend(self, usd: float, tokens: int) -> None:
+        """Count what a turn has cost that nothing was set aside for."""
+        self._spent.tokens += tokens
+        if usd:
+            self._spent.pico_usd += round(usd * PICO)
+
     def keep(self, reserved: Cost, told: Cost) -> None:
         """Count what was set aside for a turn that may have cost more than it told.
 

@@ -42,10 +42,14 @@ class Tariff:
 
     def told(self, outcome: Outcome) -> Cost:
         """What an attempt has cost, as far as it tells."""
+        return Cost.of(self.usd(outcome), outcome.usage.total_tokens)
+
+    def usd(self, outcome: Outcome) -> float:
+        """What an attempt has cost in USD, as far as it tells; 0 where no price is known."""
         usd = outcome.cost_usd
         if usd is None:
             usd = cost_usd(self._model, outcome.usage, self._table)
-        return Cost.of(usd or 0.0, outcome.usage.total_tokens)
+        return usd or 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,8 +168,9 @@ class LimitGate:
         """Settle an answer for which nothing was set aside: where nothing limits, nearly all."""
         usage = outcome.usage
         self.breaker.succeed()
-        if usage.total_tokens or outcome.cost_usd:
-            self._book.settle(None, self.tariff.told(outcome))
+        tokens = usage.total_tokens
+        if tokens or outcome.cost_usd:
+            self._book.spend(self.tariff.usd(outcome), tokens)
         self.share.count_answer(
             usage.input_tokens + usage.cache_write_tokens,
             usage.output_tokens,
@@ -173,7 +178,10 @@ class LimitGate:
             seconds=answer.duration_ms / 1000,
         )
         self._log.note()
-        self._learn(record, None, outcome)
+        if record.task.session is not None or self._has_memory:
+            self._learn(record, None, outcome)
+        else:
+            self._estimates.forget(record.number)
 
     def _settle_breaker(self, held: Held | None, outcome: Outcome | None) -> None:
         failure = None if outcome is None else outcome.failure
