@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ StartPool = Callable[..., Pool]
 # How long an example takes says how busy the machine is.
 settings.register_profile("no deadline", settings(), deadline=None)
 settings.load_profile("no deadline")
+
+# A shell has what it runs in the background ignore Ctrl-C, and the programs of tests inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Under `uv run`, Ray would make the environment anew for every worker of every test.
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
