@@ -23,11 +23,16 @@ StartPool = Callable[..., Pool]
 settings.register_profile("no deadline", settings(), deadline=None)
 settings.load_profile("no deadline")
 
-# A shell has what it runs in the background ignore Ctrl-C, and the programs of tests inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 # Under `uv run`, Ray would make the environment anew for every worker of every test.
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+
+
+def pytest_configure() -> None:
+    """A shell has what it runs in the background ignore Ctrl-C, and tests' programs inherit that.
+
+    Not at import: workers import this module, on threads that may set no handler.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
