@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import cloudpickle
@@ -25,13 +25,16 @@ from raypool.hedging import Hedging
 from raypool.intake import Intake
 from raypool.joining import Joining
 from raypool.leaving import Leaving
-from raypool.ledger import POOL_NAME, WORKER_ROLES, Ledger
+from raypool.ledger import POOL_NAME, WORKER_ROLES, WORKERS, Ledger
 from raypool.link import WorkerLink
 from raypool.listening import Listening
+from raypool.membership import begin_epoch, kept_budget, members
+from raypool.messages import Rejoined
 from raypool.naming import Naming
 from raypool.overview import Overview
 from raypool.recorder import Recorder
 from raypool.records import AcceptedTask
+from raypool.rejoining import Rejoining, rejoin_all
 from raypool.replacing import Replacer
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
@@ -74,10 +77,12 @@ class Assembly:
         links: the workers that have been started, by name.
         naming: the names of all that there ever were on the ledger, once that is open.
         crew: what starts them, from then on.
+        epoch: how many dispatchers have worked with the ledger, this one included.
     """
 
     naming: Naming
     crew: Crew
+    epoch: int
 
     def __init__(
         self,
@@ -87,12 +92,15 @@ class Assembly:
         *,
         clock: Clock,
         on_lease: Callable[[], None],
+        goes_on: bool = False,
     ) -> None:
         """Work by `config`.
 
         `payloads` are what the workers of each role unpack, `handler` is what is told of every
-        event, packed; `on_lease` is called when more may be sent than before.
+        event, packed; `on_lease` is called when more may be sent than before. It `goes_on` with
+        the workers of a dispatcher that has died.
         """
+        self._goes_on = goes_on
         self._config = config
         self._payloads = payloads
         self._handler = handler
@@ -113,8 +121,12 @@ class Assembly:
         except LedgerError as error:
             raise PoolStartError(str(error)) from error
         try:
-            await self._start_workers(ledger)
+            self._open_crew(ledger)
+            rejoined = await self._find_workers(ledger) if self._goes_on else {}
+            await self._start_workers(ledger, rejoined)
             parts = self._join(ledger)
+            if self._goes_on:
+                await self._rejoining(parts).take_over(rejoined)
             await _resume(parts)
             parts.scaler.begin()
         except BaseException:
@@ -130,17 +142,43 @@ class Assembly:
         ledger.set_meta(POOL_NAME, self._config.name)
         return ledger
 
-    async def _start_workers(self, ledger: Ledger) -> None:
-        """Return when all are ready, under the names that those of an earlier run had."""
+    def _open_crew(self, ledger: Ledger) -> None:
         config = self._config
+        self.epoch = begin_epoch(ledger)
         had = ledger.meta(WORKER_ROLES)
         self.naming = Naming(config.name, json.loads(had) if had else (), config.by_role)
-        self.crew = Crew(config, self._payloads, self.naming)
-        names = [self.naming.take(role) for role in config.crew]
-        self.links = await asyncio.to_thread(self.crew.start_all, names)
+        self.crew = Crew(config, self._payloads, self.naming, self.epoch)
+
+    async def _find_workers(self, ledger: Ledger) -> dict[str, Rejoined]:
+        """What the workers have that are still there; others of this pool are ended."""
+        names = members(ledger)
+        found = await asyncio.to_thread(self.crew.find, [name for name, _ in self.naming])
+        rejoined = await rejoin_all({name: found[name] for name in names if name in found})
+        self.links = {name: found.pop(name) for name in rejoined}
+        await asyncio.to_thread(self.crew.end_all, found)
+        return rejoined
+
+    async def _start_workers(self, ledger: Ledger, present: Collection[str] = ()) -> None:
+        """Return when all are ready, under the names that those of an earlier run had.
+
+        Of a pool that goes on, those that are `present` are ready.
+        """
+        config = self._config
+        if self._goes_on:
+            missing = [name for name in members(ledger) if name not in present]
+            for name in (*present, *missing):
+                self.naming.claim(name)
+        else:
+            missing = [self.naming.take(role) for role in config.crew]
+        started = await asyncio.to_thread(self.crew.start_all, missing)
+        self.links |= started
         ledger.set_meta(WORKER_ROLES, json.dumps(self.naming.by_number))
-        snapshots = {name: ledger.snapshot(name) for name in self.links}
-        await await_ready(config, self.links, snapshots)
+        snapshots = {name: ledger.snapshot(name) for name in started}
+        await await_ready(config, started, snapshots)
+        ledger.set_meta(WORKERS, json.dumps(list(self.links)))
+
+    def _rejoining(self, parts: Parts) -> Rejoining:
+        return Rejoining(self.links, parts.scheduler, parts.sender, parts.intake)
 
     def _join(self, ledger: Ledger) -> Parts:
         config = self._config
@@ -148,7 +186,8 @@ class Assembly:
         tally = Tally(totals)
         kept, told = totals.extra, totals.usage.total_tokens
         spent = Cost.of(totals.cost_usd + kept.kept_usd, told + kept.kept_tokens)
-        book = BudgetBook(config.budget, spent)
+        budget = kept_budget(ledger, config.budget) if self._goes_on else config.budget
+        book = BudgetBook(budget, spent)
         book.on_kept = tally.keep
         gates = self._new_gates(book)
         scheduler = self._new_scheduler(gates)
@@ -286,6 +325,7 @@ class Assembly:
         leaving = Leaving(
             self.naming,
             self.links,
+            ledger=ledger,
             scheduler=scheduler,
             sender=sender,
             broadcast=self._broadcast,

@@ -137,6 +137,11 @@ class ChainRuns:
         for number in list(self._paused):
             await self.forget(number)
 
+    @property
+    def kept(self) -> list[Assignment]:
+        """The tasks that wait in the middle, as they were last sent."""
+        return [chain.work for chain in self._paused.values()]
+
     def lost(self, number: int) -> Outcome:
         """What is reported of a task that could not be interrupted; from any thread."""
         chain = self._running.get(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,9 +26,11 @@ from raypool.messages import (
     Receipt,
     TicketText,
     decode_collected,
+    decode_deliveries,
     decode_receipt,
     encode,
 )
+from raypool.names import AGAIN_SECONDS, reach
 from raypool.sealing import Sealer, packed_type
 from raypool.task import Task, new_task_id
 from raypool.verdicts import error_of_refusal, settle
@@ -61,6 +64,7 @@ class Client:
         self._changed = threading.Condition(self._lock)
         self._to_send = threading.Event()
         self._to_collect = threading.Event()
+        self._epoch = 0
         self._last_ticket = 0
         self._submitted = 0
         self._sent = 0
@@ -171,6 +175,8 @@ class Client:
     def call(self, method: str, *args: Any, timeout: float | None = None) -> Any:
         """Call the dispatcher and wait for its answer, at most `timeout` seconds.
 
+        One that has died and is started again is asked again.
+
         Raises:
             PoolStopped: the pool has stopped, or its dispatcher is dead.
             WaitTimeout: no answer came in time.
@@ -181,7 +187,7 @@ class Client:
         if self._end is not None:
             raise self._stopped()
         try:
-            return ray.get(getattr(self._dispatcher, method).remote(*args), timeout=timeout)
+            return self._reach(method, *args, timeout=timeout)
         except ray.exceptions.GetTimeoutError:
             raise WaitTimeout(
                 f"the dispatcher of pool {self._info.name!r} did not answer within {timeout:g} s"
@@ -193,6 +199,15 @@ class Client:
         except ray.exceptions.RayActorError as error:
             self.fail(self._gone(error))
             raise self._stopped() from None
+
+    def _reach(self, method: str, *args: Any, timeout: float | None = None) -> Any:
+        return reach(
+            self._dispatcher,
+            method,
+            *args,
+            timeout=timeout,
+            gives_up=lambda: self._end is not None,
+        )
 
     def fail(self, why: str) -> None:
         """End this client: every future that is unresolved raises `PoolStopped`."""
@@ -320,11 +335,12 @@ class Client:
             while self._cancelled and self._cancelled[0][0] <= self._sent:
                 cancelled.append(self._cancelled.popleft()[1])
             types = self._sealer.take_types()
-        ref = self._dispatcher.submit.remote(self._id, encode(batch), cancelled, types)
-        self._take_receipt(decode_receipt(ray.get(ref)), len(batch))
+        packed = self._reach("submit", self._id, encode(batch), cancelled, types)
+        self._take_receipt(decode_receipt(packed), len(batch))
 
     def _take_receipt(self, receipt: Receipt, count: int) -> None:
         with self._lock:
+            self._epoch = self._epoch or receipt.epoch
             for ticket, worker in receipt.workers:
                 future = self._futures.get(ticket)
                 if future is not None:
@@ -339,24 +355,38 @@ class Client:
             self._changed.notify_all()
 
     def _collect(self) -> None:
-        collected = decode_collected(ray.get(self._dispatcher.collect.remote(self._id)))
+        collected = decode_collected(self._ask_for_more())
         self._hand_over(collected.texts)
         self._resolve(collected.deliveries)
         if collected.was_forgotten:
+            self._epoch = collected.epoch
             self._watch_again()
         if collected.has_stopped:
             self.fail(f"pool {self._info.name!r} has stopped")
             self._let_threads_end()
 
+    def _ask_for_more(self) -> bytes:
+        """What `collect` gives; each try says which dispatcher this client knows."""
+        while True:
+            try:
+                packed: bytes = ray.get(self._dispatcher.collect.remote(self._id, self._epoch))
+            except ray.exceptions.ActorUnavailableError:
+                if self._end is not None:
+                    raise
+                time.sleep(AGAIN_SECONDS)
+            else:
+                return packed
+
     def _watch_again(self) -> None:
-        """Ask after every accepted task: deliveries were dropped while this process was away."""
+        """Ask after every accepted task, since deliveries may have been dropped."""
         with self._lock:
             accepted = [(t, future) for t, future in self._futures.items() if future.is_accepted]
-        for ticket, future in accepted:
-            found: Found | None = self.call("watch", self._id, ticket, future.id)
-            if found is not None and found.ending is not None:
-                output_type = found.task.output_type
-                self._resolve([Delivery(ticket, found.ending, output_type=output_type)])
+        for start in range(0, len(accepted), BATCH_SIZE):
+            piece = accepted[start : start + BATCH_SIZE]
+            for _, future in piece:
+                future.cut_text()
+            asked = [(ticket, future.id) for ticket, future in piece]
+            self._resolve(decode_deliveries(self.call("watch_all", self._id, asked)))
 
     def _hand_over(self, texts: list[TicketText]) -> None:
         for one in texts:

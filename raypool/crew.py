@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -30,8 +31,14 @@ class Crew:
         info: what clients, and the workers' agents, know of the pool.
     """
 
-    def __init__(self, config: PoolConfig, payloads: Mapping[str, bytes], naming: Naming) -> None:
-        """Work by `config`; `payloads` are what the workers of each role unpack."""
+    def __init__(
+        self, config: PoolConfig, payloads: Mapping[str, bytes], naming: Naming, epoch: int
+    ) -> None:
+        """Work by `config`, for the dispatcher of that epoch.
+
+        `payloads` are what the workers of each role unpack.
+        """
+        self._epoch = epoch
         self._config = config
         self._payloads = payloads
         self._naming = naming
@@ -62,6 +69,15 @@ class Crew:
         for name in links:
             _await_gone(name, self._config.namespace, deadline)
 
+    def find(self, names: Iterable[str]) -> dict[str, WorkerLink]:
+        """Those of these workers that there are, by name."""
+        links: dict[str, WorkerLink] = {}
+        for name in names:
+            with suppress(ValueError):
+                handle = ray.get_actor(name, namespace=self._config.namespace)
+                links[name] = WorkerLink(handle, self._epoch)
+        return links
+
     def start(self, name: str) -> WorkerLink:
         """Ask Ray for one worker, in the place of any other of its name."""
         config, role = self._config, self._naming.role_of(name)
@@ -78,7 +94,7 @@ class Crew:
             max_task_retries=0,
             **config.worker_resources,
         ).remote(self._spec(name, role), self._payloads[role])
-        return WorkerLink(handle)
+        return WorkerLink(handle, self._epoch)
 
     def _spec(self, name: str, role: str) -> WorkerSpec:
         config = self._config
@@ -95,6 +111,7 @@ class Crew:
                 parse_attempts=config.parse_attempts,
                 prices=config.prices,
             ),
+            epoch=self._epoch,
         )
 
 

@@ -12,8 +12,10 @@ from raypool.clock import SystemClock
 from raypool.config import Budget, PoolConfig
 from raypool.errors import PoolStopped, UnknownWorker
 from raypool.link import WorkerGone
+from raypool.membership import keep_budget
 from raypool.messages import (
     Collected,
+    Delivery,
     Found,
     Notice,
     PoolInfo,
@@ -24,7 +26,9 @@ from raypool.messages import (
     decode_submissions,
     encode,
 )
+from raypool.names import was_restarted
 from raypool.naming import number_of
+from raypool.pieces import joined
 from raypool.roster import WorkerRecord
 from raypool.status import PoolStatus
 from raypool.stopping import Stopping
@@ -43,14 +47,21 @@ class Dispatcher:
 
     _parts: Parts
 
-    def __init__(
-        self, config: PoolConfig, payloads: dict[str, bytes], handler: bytes | None = None
-    ) -> None:
+    def __init__(self, config: PoolConfig, *pieces: bytes) -> None:
+        """Work by `config`; what the workers unpack, and the handler of events, is in `pieces`."""
+        payloads, handler = joined(pieces)
         _collect_garbage_rarely()
         self._name = config.name
+        self._goes_on = was_restarted()
         self._assembly = Assembly(
-            config, payloads, handler, clock=SystemClock(), on_lease=self._use_lease
+            config,
+            payloads,
+            handler,
+            clock=SystemClock(),
+            on_lease=self._use_lease,
+            goes_on=self._goes_on,
         )
+        self._starting: asyncio.Task[Parts] | None = None
         self._is_ready = asyncio.Event()
         self._stopping = Stopping()
 
@@ -60,14 +71,13 @@ class Dispatcher:
         Raises:
             PoolStartError: with the first cause; nothing is left running.
         """
-        self._parts = await self._assembly.start()
-        self._is_ready.set()
-        self._use_lease()
+        self._starting = asyncio.ensure_future(self._start())
+        await self._starting
         return await self.info()
 
     async def info(self) -> PoolInfo:
         """What does not change while the pool runs; waits until it does."""
-        await self._is_ready.wait()
+        await self._running()
         return self._assembly.crew.info
 
     async def workers(self) -> dict[str, str]:
@@ -75,15 +85,19 @@ class Dispatcher:
 
         Answers before the pool is ready: agents may want to know as they start.
         """
+        if self._goes_on:
+            await self._running()
         names = sorted(self._assembly.links, key=number_of)
         return {name: self._assembly.naming.role_of(name) for name in names}
 
     async def workers_ever(self) -> dict[str, str]:
         """The names of all workers that there ever were on this ledger, each with its role."""
+        await self._running()
         return dict(self._assembly.naming)
 
     async def ping(self) -> None:
         """Answer, for who wants to know whether the dispatcher lives."""
+        self._go_on()
 
     async def submit(
         self, client: str, batch: bytes, cancelled: list[str], types: dict[str, bytes]
@@ -92,72 +106,86 @@ class Dispatcher:
 
         `types` are output types, packed, by digest, that the client has not sent before.
         """
-        self._parts.desks.of(client)
+        parts = await self._running()
+        parts.desks.of(client)
         submissions = decode_submissions(batch)
         if not self._stopping.has_begun:
-            receipt, ended = await self._parts.intake.accept(client, submissions, types)
-            self._parts.sender.record(ended)
+            receipt, ended = await parts.intake.accept(client, submissions, types)
+            parts.sender.record(ended)
         else:
             receipt = Receipt([], [self._refuse(one) for one in submissions])
-        records = [self._parts.scheduler.get(task_id) for task_id in cancelled]
-        self._parts.sender.cancel([record for record in records if record is not None])
-        self._parts.sender.pump()
+        receipt.epoch = self._assembly.epoch
+        records = [parts.scheduler.get(task_id) for task_id in cancelled]
+        parts.sender.cancel([record for record in records if record is not None])
+        parts.sender.pump()
         return encode(receipt)
 
-    async def collect(self, client: str) -> bytes:
-        """What has ended for this client since its last call, as soon as something has."""
-        desk = self._parts.desks.of(client)
-        if self._parts.desks.was_forgotten(client):
-            return encode(Collected([], was_forgotten=True))
+    async def collect(self, client: str, epoch: int) -> bytes:
+        """What has ended for this client since its last call, as soon as something has.
+
+        The client knows the dispatcher of that `epoch`; none yet if it is 0.
+        """
+        parts = await self._running()
+        here = self._assembly.epoch
+        desk = parts.desks.of(client)
+        if parts.desks.was_forgotten(client) or epoch not in (0, here):
+            return encode(Collected([], was_forgotten=True, epoch=here))
         deliveries = await desk.collect(self._patience)
-        self._parts.desks.touch(client)
+        parts.desks.touch(client)
         has_stopped = self._stopping.has_ended.is_set() and not deliveries
-        return encode(Collected(deliveries, has_stopped, desk.take_texts()))
+        return encode(Collected(deliveries, has_stopped, desk.take_texts(), epoch=here))
 
     async def leave(self, client: str) -> None:
         """Forget a client that has what it wants; its tasks go on."""
-        self._parts.desks.close(client)
+        parts = await self._running()
+        parts.desks.close(client)
 
     async def notify(self, worker: str, event: bytes, is_from_agent: bool) -> None:
         """Have the agent of a worker hear an event, packed as MessagePack."""
+        parts = await self._running()
         record = self._worker(worker)
-        number = self._parts.intake.take_number()
+        number = parts.intake.take_number()
         notice = Notice(number, msgspec.msgpack.decode(event), is_from_agent)
-        self._parts.sender.notify(record, notice)
+        parts.sender.notify(record, notice)
 
     async def interrupt(self, worker: str) -> int:
         """Interrupt the running turns of a worker; how many."""
+        parts = await self._running()
         self._worker(worker)
         try:
-            return await self._parts.links[worker].interrupt()
+            return await parts.links[worker].interrupt()
         except WorkerGone:
             return 0
 
     async def resume(self, worker: str) -> None:
         """Have a halted worker take tasks again."""
+        parts = await self._running()
         record = self._worker(worker)
         try:
-            was_reported = await self._parts.links[worker].resume()
+            was_reported = await parts.links[worker].resume()
         except WorkerGone:
             return
         if record.halted is not None:
-            self._parts.sender.settled(self._parts.scheduler.resume(record))
+            parts.sender.settled(parts.scheduler.resume(record))
         elif was_reported:
             record.is_resumed_early = True
 
     async def conversation(self, session: str) -> bytes:
         """The messages of a named session, as MessagePack."""
-        messages = await self._parts.ledger.read(lambda ledger: ledger.conversation(session))
+        parts = await self._running()
+        messages = await parts.ledger.read(lambda ledger: ledger.conversation(session))
         return msgspec.msgpack.encode(messages)
 
     async def output_type(self, digest: str) -> bytes:
         """The output type of that digest, packed; from the ledger its schema alone."""
-        return await self._parts.intake.types.packed(digest)
+        parts = await self._running()
+        return await parts.intake.types.packed(digest)
 
     async def subscribe(self, client: str) -> None:
         """Keep telemetry for a client; returns when every worker has begun to report."""
-        self._parts.broadcast.subscribe(client)
-        await self._parts.listening.settle()
+        parts = await self._running()
+        parts.broadcast.subscribe(client)
+        await parts.listening.settle()
 
     async def telemetry(self, client: str) -> bytes:
         """What has happened since the client's last call, as soon as something has.
@@ -165,14 +193,16 @@ class Dispatcher:
         Raises:
             PoolStopped: nothing more will happen.
         """
-        events = await self._parts.broadcast.next(client, self._patience)
+        parts = await self._running()
+        events = await parts.broadcast.next(client, self._patience)
         if not events and self._stopping.has_ended.is_set():
             raise self._has_stopped()
         return encode_events(events)
 
     async def unsubscribe(self, client: str) -> None:
         """Keep no more telemetry for a client."""
-        self._parts.broadcast.unsubscribe(client)
+        parts = await self._running()
+        parts.broadcast.unsubscribe(client)
 
     async def wait_for_all(self, timeout: float | None) -> list[Unfinished]:
         """Wait for every task accepted so far, at most `timeout` seconds.
@@ -180,8 +210,9 @@ class Dispatcher:
         Returns the workers that have some of them left: none, unless time ran out or
         the pool stopped.
         """
-        last = self._parts.intake.last_assigned
-        waiting = asyncio.ensure_future(self._parts.sender.finish_up_to(last))
+        parts = await self._running()
+        last = parts.intake.last_assigned
+        waiting = asyncio.ensure_future(parts.sender.finish_up_to(last))
         stopped = asyncio.ensure_future(self._stopping.has_ended.wait())
         try:
             await asyncio.wait(
@@ -190,9 +221,9 @@ class Dispatcher:
             if self._stopping.has_ended.is_set():
                 raise self._has_stopped()
             if not waiting.done():
-                return self._parts.overview.unfinished_up_to(last)
+                return parts.overview.unfinished_up_to(last)
             await waiting
-            await self._parts.ledger.record([])
+            await parts.ledger.record([])
         finally:
             waiting.cancel()
             stopped.cancel()
@@ -203,51 +234,78 @@ class Dispatcher:
 
         Returns what is known now; a task that has ended is not delivered again.
         """
-        self._parts.desks.of(client)
-        record = self._parts.scheduler.get(task_id)
+        parts = await self._running()
+        parts.desks.of(client)
+        record = parts.scheduler.get(task_id)
         if record is not None:
-            if (client, ticket) not in record.watchers:
-                record.watchers.append((client, ticket))
+            _watch(parts, client, ticket, task_id)
             return Found(record.task, worker=record.worker)
-        found = await self._parts.overview.find_ended(task_id)
+        found = await parts.overview.find_ended(task_id)
         if found is None or found.ending is not None:
             return found
-        if self._parts.scheduler.get(task_id) is None:
-            self._parts.sender.record(await self._parts.intake.resume([found.task]))
-            self._parts.sender.pump()
+        if parts.scheduler.get(task_id) is None:
+            parts.sender.record(await parts.intake.resume([found.task]))
+            parts.sender.pump()
         return await self.watch(client, ticket, task_id)
+
+    async def watch_all(self, client: str, asked: list[tuple[int, str]]) -> bytes:
+        """Have the ends of tasks delivered to this client, by ticket; those that have ended.
+
+        One that the ledger does not know was never accepted, and is left out.
+        """
+        parts = await self._running()
+        parts.desks.of(client)
+        away = [one for one in asked if not _watch(parts, client, *one)]
+        ids = [task_id for _, task_id in away]
+        known = await parts.ledger.read(lambda ledger: ledger.find_all(ids))
+        deliveries = []
+        for ticket, task_id in away:
+            found = known.get(task_id)
+            if found is not None and found.ending is not None:
+                output_type = found.task.output_type
+                deliveries.append(Delivery(ticket, found.ending, output_type=output_type))
+            elif found is not None:
+                await self.watch(client, ticket, task_id)
+        return encode(deliveries)
 
     async def find(self, task_id: str) -> bytes | None:
         """One task as it is now, as `Found`; `None` when the ledger has none of that id."""
-        record = self._parts.scheduler.get(task_id)
-        overview = self._parts.overview
+        parts = await self._running()
+        record = parts.scheduler.get(task_id)
+        overview = parts.overview
         found = await (overview.find_ended(task_id) if record is None else overview.find(record))
         return None if found is None else encode(found)
 
     async def ended(self, after: int, limit: int) -> bytes:
         """Tasks that have ended, in order of completion, from the first position after `after`."""
-        return encode(await self._parts.ledger.read(lambda ledger: ledger.ended(after, limit)))
+        parts = await self._running()
+        return encode(await parts.ledger.read(lambda ledger: ledger.ended(after, limit)))
 
     async def status(self) -> PoolStatus:
         """The pool as it is now; every worker is asked."""
-        return await self._parts.overview.status()
+        parts = await self._running()
+        return await parts.overview.status()
 
     async def remarks(self) -> list[str]:
         """What a user should know before money is spent."""
-        return self._parts.gates.remarks()
+        parts = await self._running()
+        return parts.gates.remarks()
 
     async def set_budget(self, budget: Budget | None) -> str | None:
         """Have another budget from now on; why it cannot be kept, if so."""
-        problem = self._parts.gates.problem(budget)
+        parts = await self._running()
+        problem = parts.gates.problem(budget)
         if problem is None:
-            self._parts.book.set(budget)
-            self._parts.sender.pump()
+            parts.book.set(budget)
+            await keep_budget(parts.ledger, budget)
+            parts.sender.pump()
         return problem
 
     async def resume_sending(self) -> None:
         """Send again after fatal errors."""
-        self._parts.gates.resume_sending()
-        self._parts.sender.pump()
+        parts = await self._running()
+        parts.gates.resume_sending()
+        parts.sender.pump()
 
     async def scale(self, sizes: dict[str, int]) -> None:
         """Have each of these roles have so many workers; see `Scaler.scale`.
@@ -255,9 +313,10 @@ class Dispatcher:
         Raises:
             PoolStopped: the pool stops, and changes no size any more.
         """
+        parts = await self._running()
         try:
             if not self._stopping.has_begun:
-                await self._parts.scaler.scale(sizes)
+                await parts.scaler.scale(sizes)
         except asyncio.CancelledError:
             raise self._has_stopped() from None
         if self._stopping.has_begun:
@@ -269,12 +328,33 @@ class Dispatcher:
         With `drain` every accepted task is finished first; otherwise running turns have
         `grace` seconds. A later call with neither ends the wait of an earlier one.
         """
-        return await self._stopping.stop(self._parts, drain, grace)
+        parts = await self._running()
+        return await self._stopping.stop(parts, drain, grace)
 
     @property
     def _patience(self) -> float:
         """For how many seconds a call may wait for something to happen."""
         return 0.0 if self._stopping.has_ended.is_set() else COLLECT_SECONDS
+
+    async def _start(self) -> Parts:
+        self._parts = await self._assembly.start()
+        self._is_ready.set()
+        self._use_lease()
+        return self._parts
+
+    async def _running(self) -> Parts:
+        """The parts of the pool, once it runs."""
+        self._go_on()
+        if not self._is_ready.is_set():
+            if self._goes_on and self._starting is not None:
+                return await asyncio.shield(self._starting)
+            await self._is_ready.wait()
+        return self._parts
+
+    def _go_on(self) -> None:
+        """Begin to go on where a dispatcher that has died has left the pool."""
+        if self._goes_on and self._starting is None:
+            self._starting = asyncio.ensure_future(self._start())
 
     def _use_lease(self) -> None:
         """More may be sent than before."""
@@ -294,6 +374,14 @@ class Dispatcher:
     def _refuse(self, submission: Submission) -> Refusal:
         message = f"pool {self._name!r} is stopping and takes no more tasks"
         return Refusal(submission.ticket, PoolStopped.__name__, message)
+
+
+def _watch(parts: Parts, client: str, ticket: int, task_id: str) -> bool:
+    """Have the end of a task delivered to this client too; false when it is not under way."""
+    record = parts.scheduler.get(task_id)
+    if record is not None and (client, ticket) not in record.watchers:
+        record.watchers.append((client, ticket))
+    return record is not None
 
 
 def _collect_garbage_rarely() -> None:

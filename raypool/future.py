@@ -160,6 +160,11 @@ class TaskFuture(concurrent.futures.Future[Response]):
         self._ending = ending
         self.accept(ending.worker)
 
+    def cut_text(self) -> None:
+        """Take no more text: some was lost, and the rest comes once the task has ended."""
+        if self._text is not None:
+            self._text.cut()
+
     def put_text(self, text: str) -> None:
         """Hand text to the one who reads the stream; the client calls this."""
         if self._text is not None:

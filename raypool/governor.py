@@ -15,6 +15,7 @@ from raypool.capacity.governing import Governing
 from raypool.capacity.leases import Lease, Report
 from raypool.clock import SystemClock
 from raypool.messages import Terms
+from raypool.names import was_restarted
 
 NAMESPACE = "raypool"
 CALL_SECONDS = 20.0
@@ -37,7 +38,7 @@ class Governor:
     """
 
     def __init__(self, is_replacement: bool = False) -> None:
-        was_here = ray.get_runtime_context().was_current_actor_reconstructed
+        was_here = was_restarted()
         clock = SystemClock()
         self._governing = Governing(clock, is_replacement=is_replacement or was_here)
         self._watched: dict[str, asyncio.Event] = {}

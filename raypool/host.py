@@ -7,15 +7,16 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from raypool.agent import AgentStart
 from raypool.mailbox import Letter, Mailbox, Parcel, Wish
-from raypool.messages import Assignment, Notice, Outcome
+from raypool.messages import Assignment, HeldTask, Notice, Outcome, Rejoined
 from raypool.outbox import Envelope, Outbox
+from raypool.reported import Reported
 from raypool.turns import FAREWELL_SECONDS, TurnEngine
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 BLOCKING_CALLS_PER_SLOT = 2
 CONTROL_SECONDS = 1.0
+REJOIN_SECONDS = 10.0
 OUTCOMES_UNDER_WAY = 20_000
 STUCK_SECONDS = 5.0
 GUARD_SECONDS = 0.5
@@ -43,6 +45,7 @@ class AgentHost:
             `stuck_seconds` after it was interrupted, with its outcome reported, or when
             something of the user's keeps the host from stopping.
         stuck_seconds: how long an interrupt may take.
+        epoch: which of the pool's dispatchers it works for, counted from 1.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class AgentHost:
         *,
         give_up: Callable[[], None] = lambda: None,
         stuck_seconds: float = STUCK_SECONDS,
+        epoch: int = 1,
     ) -> None:
+        self._epoch = epoch
         self._engine = engine
         self._slots = slots
         self._give_up = give_up
@@ -73,7 +78,8 @@ class AgentHost:
         self._received = self._called_back = 0
         self._hold: asyncio.TimerHandle | None = None
         self._finished = 0
-        self._ended: dict[int, None] = {}
+        self._last_number = 0
+        self._reported = Reported(OUTCOMES_UNDER_WAY)
         self._progress = threading.Condition()
         self._posting = threading.Lock()
         self._is_stopping = False
@@ -92,14 +98,39 @@ class AgentHost:
         begun.result()
         threading.Thread(target=self._guard, name="raypool-guard", daemon=True).start()
 
-    def post(self, assignments: list[Assignment], *, streams: bool = True) -> Envelope:
-        """Queue tasks; the envelope gives their outcomes, and none once the host stops."""
+    def post(
+        self,
+        assignments: list[Assignment],
+        *,
+        streams: bool = True,
+        epoch: int = 1,
+        confirmed: Iterable[int] = (),
+    ) -> Envelope:
+        """Queue tasks; the envelope gives their outcomes, and none once the host stops.
+
+        Nor does it when the dispatcher of that `epoch` has died, and another is here. Of the
+        tasks that are `confirmed` the dispatcher has recorded the end.
+        """
         envelope = Envelope(len(assignments), streams=streams)
-        with self._posting:
-            if self._is_stopping:
-                envelope.end()
-            else:
-                self._loop.call_soon_threadsafe(self._enqueue, assignments, envelope)
+        self._on_loop(envelope, lambda: self._enqueue(assignments, envelope, epoch, confirmed))
+        return envelope
+
+    def rejoin(self, epoch: int, notices: list[Notice]) -> Rejoined | None:
+        """Work for another dispatcher from now on, since the one before has died; what is here.
+
+        What runs runs on, and is told to who calls `take_over`; what has not started is dropped.
+        `notices` are those that the new one will be told of. `None` when the event loop is
+        blocked.
+        """
+        return self._control(lambda: self._rejoin(epoch, notices), None, REJOIN_SECONDS)
+
+    def take_over(self, numbers: list[int], *, epoch: int = 1) -> Envelope:
+        """The outcomes of tasks that were begun for an earlier dispatcher.
+
+        One that is not here any more, or not yet, is returned as if it was called back.
+        """
+        envelope = Envelope(len(numbers))
+        self._on_loop(envelope, lambda: self._take_over(numbers, envelope, epoch))
         return envelope
 
     def notify(self, notice: Notice) -> Future[Outcome]:
@@ -167,9 +198,10 @@ class AgentHost:
         return self._engine.halting.reason
 
     def wait_finished(self, count: int) -> None:
-        """Wait until that is so `count` times since the start."""
+        """Wait until that is so `count` times for this dispatcher, or there is another."""
+        epoch = self._epoch
         with self._progress:
-            self._progress.wait_for(lambda: self._finished >= count)
+            self._progress.wait_for(lambda: self._finished >= count or self._epoch != epoch)
 
     def stop(self, grace: float, reason: str = "the pool has stopped") -> None:
         """Start nothing new, interrupt what runs after `grace` seconds, and end the agent."""
@@ -188,13 +220,21 @@ class AgentHost:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    def _control(self, act: Callable[[], T], otherwise: T) -> T:
+    def _control(self, act: Callable[[], T], otherwise: T, seconds: float | None = None) -> T:
         """What `act` returns on the event loop; `otherwise` when that is closed, or blocked."""
         done: Future[T] = Future()
         with suppress(RuntimeError, TimeoutError):
             self._loop.call_soon_threadsafe(lambda: done.set_result(act()))
-            return done.result(CONTROL_SECONDS)
+            return done.result(CONTROL_SECONDS if seconds is None else seconds)
         return otherwise
+
+    def _on_loop(self, envelope: Envelope, act: Callable[[], None]) -> None:
+        """Do something about an envelope on the event loop; end it once the host stops."""
+        with self._posting:
+            if self._is_stopping:
+                envelope.end()
+            else:
+                self._loop.call_soon_threadsafe(act)
 
     async def _begin(self, start: AgentStart, snapshot: str | None) -> None:
         try:
@@ -223,10 +263,21 @@ class AgentHost:
 
     # Tasks
 
-    def _enqueue(self, assignments: list[Assignment], envelope: Envelope) -> None:
+    def _enqueue(
+        self,
+        assignments: list[Assignment],
+        envelope: Envelope,
+        epoch: int,
+        confirmed: Iterable[int],
+    ) -> None:
+        if epoch != self._epoch:
+            envelope.end()
+            return
+        self._reported.confirm(confirmed)
         self._outbox.open(envelope)
         for work in assignments:
             parcel = Parcel(work, envelope)
+            self._last_number = max(self._last_number, work.number)
             self._received += 1
             if self._mailbox.is_shut:
                 self._hand_back(parcel)
@@ -280,13 +331,14 @@ class AgentHost:
         for number in numbers:
             if number in self._running:
                 self._engine.cancel(number)
-            elif number not in self._ended:
+            elif number not in self._reported:
                 self._refuse(Outcome(number))
                 dropped.append(number)
         return dropped
 
     def _recall(self, numbers: list[int]) -> list[int]:
-        recalled = [one for one in numbers if one not in self._running and one not in self._ended]
+        here = (self._running, self._reported)
+        recalled = [one for one in numbers if not any(one in tasks for tasks in here)]
         for number in recalled:
             self._refuse(Outcome(number, is_returned=True))
         return recalled
@@ -311,13 +363,15 @@ class AgentHost:
                         self._report(parcel, self._unwanted.pop(work.number))
                         continue
                     self._running[work.number] = parcel
-                    self._report(parcel, await self._end_of(work.number, self._engine.run(work)))
+                    outcome, item = await self._end_of(work.number, self._engine.run(work))
+                    assert isinstance(item, Parcel)
+                    self._report(item, outcome)
                 case Letter() as letter:
                     await self._hear(letter)
                 case Wish(letter, prompt):
                     self._running[letter.notice.number] = letter
                     asked = self._engine.ask(letter.notice, prompt, self._role)
-                    self._answer(letter, await self._end_of(letter.notice.number, asked))
+                    self._answer(letter, (await self._end_of(letter.notice.number, asked))[0])
 
     def _slot_ended(self, slot: asyncio.Task[None]) -> None:
         """Without the slot its tasks would wait for ever."""
@@ -325,31 +379,73 @@ class AgentHost:
             logger.error("raypool's worker met a defect of its own", exc_info=error)
             self._give_up()
 
-    async def _end_of(self, number: int, turns: Coroutine[Any, Any, Outcome]) -> Outcome:
+    async def _end_of(
+        self, number: int, turns: Coroutine[Any, Any, Outcome]
+    ) -> tuple[Outcome, Letter | Parcel]:
+        """The outcome of a task, and who is to be told of it by then."""
         try:
-            return await turns
+            outcome = await turns
+            return outcome, self._running[number]
         finally:
             del self._running[number]
             if not self._running:
                 self._quiet.set()
 
     def _report(self, parcel: Parcel, outcome: Outcome) -> None:
-        self._outbox.put(parcel.envelope, outcome)
-        with self._progress:
-            self._finished += 1
-            self._progress.notify_all()
+        self._tell(parcel.envelope, outcome)
         failure = outcome.failure
         if failure is not None and failure.verdict == "refused" and failure.retry_after:
             self._hold_for(failure.retry_after)
         if outcome.answer is not None or not _may_come_again(outcome):
-            self._ended[outcome.number] = None
-            if len(self._ended) > OUTCOMES_UNDER_WAY:
-                del self._ended[next(iter(self._ended))]
+            self._reported.note(parcel.work, outcome)
+
+    def _tell(self, envelope: Envelope, outcome: Outcome) -> None:
+        self._outbox.put(envelope, outcome)
+        with self._progress:
+            self._finished += 1
+            self._progress.notify_all()
+
+    # Another dispatcher
+
+    def _rejoin(self, epoch: int, notices: list[Notice]) -> Rejoined:
+        self._outbox.abandon()
+        self._mailbox.drop_parcels()
+        self._unwanted.clear()
+        self._received = self._called_back = 0
+        with self._progress:
+            self._epoch, self._finished = epoch, 0
+            self._progress.notify_all()
+        self._engine.halting.take_report()
+        running = [
+            HeldTask.of(one.work) for one in self._running.values() if isinstance(one, Parcel)
+        ]
+        return Rejoined(
+            terms=self._engine.terms,
+            begun=[*running, *self._reported.unconfirmed],
+            kept=[HeldTask.of(work) for work in self._engine.kept],
+            notices=notices,
+            halted=self.halted,
+            last_number=self._last_number,
+        )
+
+    def _take_over(self, numbers: list[int], envelope: Envelope, epoch: int) -> None:
+        if epoch != self._epoch:
+            envelope.end()
+            return
+        self._outbox.open(envelope)
+        for number in numbers:
+            running = self._running.get(number)
+            if isinstance(running, Parcel):
+                self._running[number] = Parcel(running.work, envelope)
+            else:
+                absent = Outcome(number, is_returned=True, is_called_back=True)
+                self._tell(envelope, self._reported.again(number) or absent)
 
     # Notices
 
     def _receive(self, letter: Letter) -> None:
         self._unanswered[letter.notice.number] = letter
+        self._last_number = max(self._last_number, letter.notice.number)
         self._mailbox.put(letter)
         self._engine.log.emit("event.received", queued=self._mailbox.letters)
 

@@ -9,7 +9,7 @@ from raypool.errors import InvalidTask, LedgerError
 from raypool.group_commit import GroupCommit
 from raypool.kept_types import KeptTypes
 from raypool.ledger import KnownTask
-from raypool.messages import Delivery, Outcome, Receipt, Refusal, Submission
+from raypool.messages import Delivery, HeldTask, Outcome, Receipt, Refusal, Submission
 from raypool.recorder import Ended
 from raypool.records import AcceptedTask, Ending
 from raypool.roster import WorkerRecord
@@ -74,6 +74,11 @@ class Intake:
             return receipt, []
         return receipt, self._enter(fresh, known, turns, receipt)
 
+    def count_from(self, number: int) -> None:
+        """That number, and those before it, are taken."""
+        self.last_number = max(self.last_number, number)
+        self.last_assigned = max(self.last_assigned, number)
+
     def take_number(self) -> int:
         """A place in the order of acceptance, for what is no task of a client's."""
         self.last_number += 1
@@ -110,6 +115,40 @@ class Intake:
             LedgerError: it cannot be read.
         """
         return self._resume(tasks, await self._session_turns(tasks))
+
+    async def take_over(
+        self, worker: WorkerRecord, begun: list[HeldTask], kept: list[HeldTask]
+    ) -> tuple[list[int], list[int]]:
+        """Go on with what `worker` has begun, or keeps, for an earlier dispatcher.
+
+        Returns the numbers of the begun tasks that are taken over, and of the tasks that are to
+        be dropped there: those that have ended, or run elsewhere, too.
+
+        Raises:
+            LedgerError: it cannot be read.
+        """
+        ids = [one.id for one in (*begun, *kept)]
+        known = await self._ledger.read(lambda ledger: ledger.find_all(ids))
+        tasks = {
+            one.number: known[one.id].task
+            for one in (*begun, *kept)
+            if one.id in known and known[one.id].ending is None
+        }
+        turns = await self._session_turns(tasks.values())
+        taken, dropped = [], []
+        for one, is_kept in (*((it, False) for it in begun), *((it, True) for it in kept)):
+            task = tasks.get(one.number)
+            if task is None or task.number != one.number or self._scheduler.get(one.id):
+                dropped.append(one.number)
+                continue
+            record = TaskRecord(task)
+            record.tries.attempts = one.attempt - 1
+            if task.session is not None:
+                self._scheduler.sessions.add(task.session, turns[task.session])
+            self._scheduler.take_over(worker, record, is_kept=is_kept)
+            if not is_kept:
+                taken.append(one.number)
+        return taken, dropped
 
     def _resume(self, tasks: list[AcceptedTask], turns: dict[str, int]) -> list[Ended]:
         ended = []

@@ -12,6 +12,7 @@ from raypool.group_commit import GroupCommit
 from raypool.ledger import WORKER_ROLES
 from raypool.link import WorkerLink
 from raypool.listening import Listening
+from raypool.membership import keep_members
 from raypool.naming import Naming
 from raypool.roster import WorkerRecord
 from raypool.scheduler import Scheduler
@@ -69,6 +70,7 @@ class Joining:
             starting = asyncio.ensure_future(asyncio.to_thread(self._crew.start_all, names))
             links = await asyncio.shield(starting)
             await await_ready(self._config, links, snapshots, waits_for_place=waits_for_place)
+            await keep_members(self._ledger, [*self._links, *links])
         except BaseException:
             undoing = asyncio.ensure_future(self._undo(names, starting))
             self._undoing.add(undoing)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import suppress
 
+from raypool.group_commit import GroupCommit
 from raypool.link import WorkerGone, WorkerLink
 from raypool.listening import Listening
+from raypool.membership import keep_members
 from raypool.naming import Naming
 from raypool.roster import WorkerRecord
 from raypool.scheduler import Scheduler
@@ -24,6 +26,7 @@ class Leaving:
         naming: Naming,
         links: dict[str, WorkerLink],
         *,
+        ledger: GroupCommit,
         scheduler: Scheduler,
         sender: Sender,
         broadcast: Broadcast,
@@ -31,6 +34,7 @@ class Leaving:
     ) -> None:
         self._naming = naming
         self._links = links
+        self._ledger = ledger
         self._scheduler = scheduler
         self._sender = sender
         self._broadcast = broadcast
@@ -67,3 +71,4 @@ class Leaving:
         link.kill()
         self._broadcast.emit("worker.stopped", worker=worker.name, role=worker.role, reason=REASON)
         self._sender.settled(decided)
+        await keep_members(self._ledger, self._links)

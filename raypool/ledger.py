@@ -24,6 +24,16 @@ WORKER_ROLES = "worker_roles"
 """The `meta` key of the roles that its workers have had, by number, as JSON."""
 
 
+WORKERS = "workers"
+"""The `meta` key of the names of the workers that there are now, as JSON."""
+
+BUDGET = "budget"
+"""The `meta` key of the budget that `Pool.set_budget` has set, as JSON."""
+
+EPOCH = "epoch"
+"""The `meta` key of how many dispatchers have worked with it."""
+
+
 class KnownTask(msgspec.Struct, frozen=True):
     """A task that the ledger holds.
 
@@ -155,6 +165,10 @@ class Ledger(Protocol):
     @abstractmethod
     def find(self, task_id: str) -> KnownTask | None:
         """The task of that id, `None` when the ledger has none."""
+
+    @abstractmethod
+    def find_all(self, task_ids: Sequence[str]) -> dict[str, KnownTask]:
+        """The tasks of those ids, by id; those that the ledger does not have are left out."""
 
     @abstractmethod
     def unfinished(self, after: int, limit: int) -> list[AcceptedTask]:

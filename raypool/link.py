@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import ray
@@ -13,6 +13,7 @@ from raypool.messages import (
     Batch,
     Notice,
     Outcome,
+    Rejoined,
     Terms,
     WorkerReport,
     decode_batch,
@@ -35,9 +36,12 @@ class WorkerLink:
         terms: what its turns are limited and priced by, once it is ready.
     """
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, epoch: int = 1) -> None:
+        """Call the worker as the dispatcher of that `epoch`."""
         self.terms = Terms()
         self._handle = handle
+        self._epoch = epoch
+        self._confirmed: list[int] = []
         self._finished = 0
         self._asking: asyncio.Future[None] | None = None
         self._notices: dict[int, asyncio.Future[Outcome]] = {}
@@ -51,13 +55,34 @@ class WorkerLink:
         """Have the worker's agent and backend get ready; raises what they raise."""
         self.terms = await self._handle.start.remote(snapshot)
 
+    async def rejoin(self) -> Rejoined | None:
+        """Have a worker of a dispatcher that has died work for this one; what it has.
+
+        `None` when it has no agent yet, or cannot say.
+        """
+        rejoined: Rejoined | None = await self._handle.rejoin.remote(self._epoch)
+        if rejoined is not None:
+            self.terms = rejoined.terms
+        return rejoined
+
+    def confirm(self, numbers: Iterable[int]) -> None:
+        """Let the worker know, with what it is sent next, that the end of tasks is recorded."""
+        self._confirmed += numbers
+
     async def send(self, assignments: list[Assignment]) -> AsyncIterator[Batch]:
         """Put an envelope into the worker's mailbox; its outcomes in batches, as they come."""
         envelope = encode(assignments)
+        confirmed, self._confirmed = self._confirmed, []
         if len(assignments) == 1 and not assignments[0].streams:
-            yield Batch(decode_outcomes(await self._handle.turn_of_one.remote(envelope)))
+            answered = self._handle.turn_of_one.remote(envelope, self._epoch, confirmed)
+            yield Batch(decode_outcomes(await answered))
             return
-        async for batch in self._handle.turn.remote(envelope):
+        async for batch in self._handle.turn.remote(envelope, self._epoch, confirmed):
+            yield decode_batch(await batch)
+
+    async def take_over(self, numbers: list[int]) -> AsyncIterator[Batch]:
+        """The outcomes, as they come, of what the worker had begun before it rejoined."""
+        async for batch in self._handle.take_over.remote(numbers, self._epoch):
             yield decode_batch(await batch)
 
     async def notify(self, notice: Notice) -> Outcome:
@@ -65,15 +90,16 @@ class WorkerLink:
 
         Notices reach the agent in the order of these calls, however many wait.
         """
-        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._notices[notice.number] = answered
+        answered = self._expect(notice.number)
         try:
             await self._handle.notify.remote(encode(notice))
-            if self._listening is None:
-                self._listening = asyncio.ensure_future(self._listen())
-            return await answered
+            return await self._answer(answered)
         finally:
             self._notices.pop(notice.number, None)
+
+    async def answered(self, notice: Notice) -> Outcome:
+        """The outcome of a notice that the worker had before it rejoined."""
+        return await self._answer(self._expect(notice.number))
 
     async def interrupt(self) -> int:
         """Interrupt every running turn; how many."""
@@ -143,6 +169,16 @@ class WorkerLink:
     def kill(self) -> None:
         """End the worker's process now."""
         ray.kill(self._handle, no_restart=True)
+
+    def _expect(self, number: int) -> asyncio.Future[Outcome]:
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._notices[number] = answered
+        return answered
+
+    async def _answer(self, answered: asyncio.Future[Outcome]) -> Outcome:
+        if self._listening is None:
+            self._listening = asyncio.ensure_future(self._listen())
+        return await answered
 
     async def _listen(self) -> None:
         """Hand out what became of notices, as long as somebody waits for one."""

@@ -114,6 +114,10 @@ class Mailbox:
         self._parcels = deque(one for one in self._parcels if one.work.exchanges is not None)
         return unreserved
 
+    def drop_parcels(self) -> None:
+        """Forget the tasks; notices, and what they have led to, stay."""
+        self._parcels.clear()
+
     def clear(self) -> None:
         """Forget everything."""
         self._wishes.clear()

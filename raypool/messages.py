@@ -46,16 +46,18 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     message: str
 
 
-class Receipt(msgspec.Struct, frozen=True, array_like=True):
+class Receipt(msgspec.Struct, array_like=True):
     """Dispatcher to client: what became of a batch, once it is committed.
 
     Attributes:
         workers: by ticket, the worker that each accepted task was given to.
         refusals: the tasks that were not accepted.
+        epoch: which of the pool's dispatchers says so, counted from 1.
     """
 
     workers: list[tuple[int, str | None]]
     refusals: list[Refusal]
+    epoch: int = 0
 
 
 class Assignment(msgspec.Struct, frozen=True, array_like=True):
@@ -246,13 +248,16 @@ class Collected(msgspec.Struct, frozen=True, array_like=True):
     The texts were generated before the deliveries.
 
     Attributes:
-        was_forgotten: the client was away for so long that deliveries may have been dropped.
+        was_forgotten: deliveries may have been dropped: the client was away for too long, or
+            the dispatcher that it knew has died.
+        epoch: which of the pool's dispatchers says so, counted from 1.
     """
 
     deliveries: list[Delivery]
     has_stopped: bool = False
     texts: list[TicketText] = []
     was_forgotten: bool = False
+    epoch: int = 0
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True):
@@ -320,6 +325,39 @@ class Terms(msgspec.Struct, frozen=True):
     is_priced: bool = False
 
 
+class HeldTask(msgspec.Struct, frozen=True, array_like=True):
+    """Worker to dispatcher: a task that it has begun, and which attempt at its turn it was at."""
+
+    number: int
+    id: str
+    attempt: int
+
+    @classmethod
+    def of(cls, work: Assignment) -> HeldTask:
+        """The task of an assignment."""
+        return cls(work.number, work.id, work.attempt)
+
+
+class Rejoined(msgspec.Struct, frozen=True):
+    """Worker to dispatcher: what it has, for one that comes after another that has died.
+
+    Attributes:
+        terms: what its turns are limited and priced by.
+        begun: tasks whose turn runs, or has ended without that being confirmed.
+        kept: tasks that wait in the middle.
+        notices: what its agent was notified of, and is not known to have dealt with.
+        halted: why it takes no more tasks; `None` while it does.
+        last_number: the highest number that a task or a notice has come with.
+    """
+
+    terms: Terms
+    begun: list[HeldTask]
+    kept: list[HeldTask]
+    notices: list[Notice]
+    halted: str | None
+    last_number: int
+
+
 class WorkerReport(msgspec.Struct, frozen=True):
     """What a worker says of itself.
 
@@ -357,6 +395,7 @@ decode_assignments = msgspec.msgpack.Decoder(list[Assignment]).decode
 decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 decode_batch = msgspec.msgpack.Decoder(Batch).decode
 decode_notice = msgspec.msgpack.Decoder(Notice).decode
+decode_deliveries = msgspec.msgpack.Decoder(list[Delivery]).decode
 decode_collected = msgspec.msgpack.Decoder(Collected).decode
 
 

@@ -59,6 +59,11 @@ class Naming:
         self._roles.append(role)
         return worker_name(self._pool, len(self._roles))
 
+    def claim(self, name: str) -> None:
+        """Somebody who is there has that name, and it is not free."""
+        self._free[self.role_of(name)].remove(number_of(name))
+        heapq.heapify(self._free[self.role_of(name)])
+
     def give_back(self, name: str) -> None:
         """The worker of that name is gone."""
         heapq.heappush(self._free[self.role_of(name)], number_of(name))

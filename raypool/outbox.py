@@ -79,8 +79,18 @@ class Outbox:
             envelope.end()
         self._open.clear()
 
+    def abandon(self) -> None:
+        """End every envelope, since nobody hears of it any more; what was not sent is dropped."""
+        self._outcomes.clear()
+        self._texts.clear()
+        for envelope in self._open:
+            envelope.end()
+        self._open.clear()
+
     def put(self, envelope: Envelope, outcome: Outcome) -> None:
-        """Take the outcome of a task that `envelope` brought."""
+        """Take the outcome of a task that `envelope` brought, unless that was abandoned."""
+        if envelope not in self._open:
+            return
         envelope.left -= 1
         if envelope.streams:
             self._outcomes.append(outcome)

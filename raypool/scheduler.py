@@ -167,6 +167,24 @@ class Scheduler:
         self._places.bind(record, worker)
         worker.held[record.number] = record
 
+    def take_over(self, worker: WorkerRecord, record: TaskRecord, *, is_kept: bool) -> None:
+        """Go on with a task that `worker` has begun for a scheduler that is no more.
+
+        It holds the task, or, when it `is_kept`, waits in the middle of it.
+        """
+        self.reserve(record)
+        record.is_accepted = True
+        self._rivals.enter(record)
+        if record.task.session is not None:
+            self.sessions.enter(record)
+        self._places.bind(record, worker)
+        if is_kept:
+            record.is_paused = True
+            self._places.line_up(worker, record)
+        else:
+            worker.held[record.number] = record
+            worker.sent += 1
+
     def cancel(self, record: TaskRecord) -> Ending | None:
         """Cancel a task; its ending, or `None` when that must come from elsewhere.
 

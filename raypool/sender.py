@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from raypool.desk import Desks
 from raypool.errors import LedgerError, UnknownWorker
 from raypool.hedger import Hedger
 from raypool.link import WorkerGone, WorkerLink
-from raypool.messages import Notice, Outcome, Piece
+from raypool.messages import Batch, Notice, Outcome, Piece
 from raypool.recorder import Ended, Recorder
 from raypool.roster import NoticeRecord, WorkerRecord
 from raypool.scheduler import Scheduler
@@ -97,13 +97,21 @@ class Sender:
         while self._under_way and (left := deadline - asyncio.get_running_loop().time()) > 0:
             await asyncio.wait(self._under_way, timeout=left)
 
-    def record(self, ended: list[Ended], snapshots: dict[str, str] | None = None) -> None:
-        """Have endings committed and delivered; what runs in vain is interrupted."""
+    def record(
+        self,
+        ended: list[Ended],
+        snapshots: dict[str, str] | None = None,
+        told_by: WorkerLink | None = None,
+    ) -> None:
+        """Have endings committed and delivered; what runs in vain is interrupted.
+
+        Who has told of them is told in turn, once they are committed.
+        """
         for one in ended:
             if one.record.loser is not None:
                 self.begin(self._cancel_held(one.record.loser, [one.record.number]))
         if (ended or snapshots or self._recorder.is_behind) and not self._is_deaf:
-            self.begin(self._record(ended, snapshots or {}))
+            self.begin(self._record(ended, snapshots or {}, told_by))
 
     def settled(self, decided: Iterable[Decided]) -> None:
         """Record what has ended, and send what may have found a worker."""
@@ -215,14 +223,31 @@ class Sender:
             else:
                 await progress.wait()
 
+    def take_over(self, worker: WorkerRecord, numbers: list[int]) -> None:
+        """Hear what becomes of tasks that `worker` has begun for an earlier dispatcher."""
+        link = self._links[worker.name]
+        self.begin(self._hear_out(worker, link, link.take_over(numbers)))
+
+    def take_over_notice(self, worker: WorkerRecord, notice: Notice) -> None:
+        """Hear what becomes of an event that `worker` was notified of by an earlier dispatcher."""
+        record = worker.notices[notice.number] = NoticeRecord(notice)
+        link = self._links[worker.name]
+        self.begin(self._hear_of(worker, record, link, link.answered(notice)))
+
     def _begin_to_send(self, worker: WorkerRecord, records: list[TaskRecord]) -> None:
         self.begin(self._send(worker, records))
 
     async def _send(self, worker: WorkerRecord, records: list[TaskRecord]) -> None:
         link = self._links[worker.name]
         assignments = [record.assignment() for record in records]
+        await self._hear_out(worker, link, link.send(assignments))
+
+    async def _hear_out(
+        self, worker: WorkerRecord, link: WorkerLink, batches: AsyncIterator[Batch]
+    ) -> None:
+        """Settle what comes back of an envelope."""
         try:
-            async for batch in link.send(assignments):
+            async for batch in batches:
                 if link is not self._links.get(worker.name):
                     return
                 if batch.pieces:
@@ -241,15 +266,25 @@ class Sender:
         notice = record.notice
         if not worker.gate.is_wide_open:
             notice = msgspec.structs.replace(notice, exchanges=0)
+        await self._hear_of(worker, record, link, link.notify(notice))
+
+    async def _hear_of(
+        self,
+        worker: WorkerRecord,
+        record: NoticeRecord,
+        link: WorkerLink,
+        answer: Awaitable[Outcome],
+    ) -> None:
+        """Settle what a notice has come to."""
         try:
-            outcome = await link.notify(notice)
+            outcome = await answer
         except WorkerGone as error:
             self._lose(worker, link, error)
             return
         record.is_heard = True
         if outcome.asked is not None and self.adopt is not None:
             await self._adopt(worker, outcome)
-        worker.notices.pop(notice.number, None)
+        worker.notices.pop(record.notice.number, None)
         self._settle(worker, [outcome])
 
     async def _adopt(self, worker: WorkerRecord, outcome: Outcome) -> None:
@@ -268,6 +303,7 @@ class Sender:
 
     def _settle(self, worker: WorkerRecord, outcomes: list[Outcome]) -> None:
         ended = []
+        link, settled_otherwise = self._links.get(worker.name), []
         snapshots: dict[str, str] = {}
         took_tasks = worker.takes_tasks
         is_refused = any(map(_is_refused, outcomes))
@@ -277,13 +313,17 @@ class Sender:
             self._hedger.settled(worker, outcome, settled)
             if isinstance(settled, Decided):
                 ended.append(_ended(settled, outcome))
-            elif isinstance(settled, Delayed):
-                self._tell_of_delay(worker, settled)
+            else:
+                settled_otherwise.append(outcome.number)
+                if isinstance(settled, Delayed):
+                    self._tell_of_delay(worker, settled)
             if outcome.snapshot is not None:
                 snapshots[worker.name] = outcome.snapshot
         if was_open and not worker.gate.is_wide_open:
             self._call_back_from(worker.gate)
-        self.record(ended, snapshots)
+        if link is not None:
+            link.confirm(settled_otherwise)
+        self.record(ended, snapshots, told_by=link)
         self._progress[worker.name].set()
         self._moved.set()
         if worker.halted is None:
@@ -381,8 +421,12 @@ class Sender:
         self._tell_who_waits()
         self.pump((worker,))
 
-    async def _record(self, ended: list[Ended], snapshots: dict[str, str]) -> None:
+    async def _record(
+        self, ended: list[Ended], snapshots: dict[str, str], told_by: WorkerLink | None = None
+    ) -> None:
         followed = await self._recorder.record(ended, snapshots)
+        if told_by is not None:
+            told_by.confirm(one.ending.number for one in ended)
         if any(one.record.task.session is not None for one in ended):
             self.record(followed)
             self._tell_who_waits()

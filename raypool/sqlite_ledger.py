@@ -96,9 +96,12 @@ class SqliteLedger(Ledger):
             return _load_by_number(writer, left_out)
 
     def find(self, task_id: str) -> KnownTask | None:
+        return self.find_all([task_id]).get(task_id)
+
+    def find_all(self, task_ids: Sequence[str]) -> dict[str, KnownTask]:
         with ledger_errors(self.path):
-            numbers = _find_numbers(self._file.reader, [task_id])
-            return _load_by_number(self._file.reader, numbers).get(task_id)
+            numbers = _find_numbers(self._file.reader, task_ids)
+            return _load_by_number(self._file.reader, numbers)
 
     def unfinished(self, after: int, limit: int) -> list[AcceptedTask]:
         with ledger_errors(self.path):

@@ -18,6 +18,7 @@ from raypool.errors import LedgerError, PoolStartError, RaypoolError
 from raypool.messages import PoolInfo
 from raypool.names import dispatcher_name
 from raypool.payload import pack_handler
+from raypool.pieces import in_pieces
 from raypool.recipes import Attach, Recipe, pack_recipes, part_roles
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.telemetry import EventHandler
@@ -93,10 +94,10 @@ def _create(config: PoolConfig, payloads: dict[str, bytes], handler: bytes | Non
             namespace=config.namespace,
             lifetime="detached" if config.detached else None,
             num_cpus=0,
-            max_restarts=0,
+            max_restarts=-1,
             max_concurrency=CONCURRENT_CALLS,
             scheduling_strategy=here,
-        ).remote(config, payloads, handler)
+        ).remote(config, *in_pieces(payloads, handler))
     except (ValueError, ray.exceptions.ActorAlreadyExistsError):
         raise PoolStartError(
             f"a pool named {config.name!r} runs already in namespace {config.namespace!r}; "

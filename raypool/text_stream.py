@@ -39,6 +39,11 @@ class TextPipe:
             self._room -= len(self._pieces[-1])
             self._wake()
 
+    def cut(self) -> None:
+        """Drop what comes from now on, so that what the reader has is never without a beginning."""
+        with self._changed:
+            self._is_cut = True
+
     def end(self) -> None:
         """There is no more: the reader ends once it has what is here."""
         with self._changed:

@@ -152,6 +152,11 @@ class TurnEngine:
         assert self._runs is not None, "the engine has not begun"
         await self._runs.forget(number)
 
+    @property
+    def kept(self) -> list[Assignment]:
+        """The tasks that wait in the middle, as they were last sent."""
+        return [] if self._runs is None else self._runs.kept
+
     def lost(self, number: int) -> Outcome:
         """What is reported of a task that could not be interrupted; from any thread."""
         assert self._runs is not None, "the engine has not begun"

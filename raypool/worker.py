@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
-from queue import SimpleQueue
 from typing import Any
 
 import cloudpickle
@@ -15,19 +14,20 @@ import msgspec
 import ray
 
 from raypool.agent import AgentStart
+from raypool.answers import Answers
 from raypool.chain_run import TurnRules
 from raypool.clock import SystemClock
 from raypool.host import AgentHost
 from raypool.messages import (
-    Outcome,
     PoolInfo,
+    Rejoined,
     Terms,
     WorkerReport,
     decode_assignments,
     decode_notice,
     encode,
 )
-from raypool.names import find_dispatcher
+from raypool.names import find_dispatcher, reach
 from raypool.output_type import OutputType, unpack_output_type
 from raypool.telemetry import EventLog
 from raypool.turns import TurnEngine
@@ -48,6 +48,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
         role: its role.
         concurrency: how many turns it runs at once.
         rules: what holds for its turns.
+        epoch: which of the pool's dispatchers starts it, counted from 1.
     """
 
     pool: PoolInfo
@@ -55,6 +56,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     role: str
     concurrency: int
     rules: TurnRules
+    epoch: int = 1
 
 
 def concurrency_groups(concurrency: int) -> dict[str, int]:
@@ -86,7 +88,7 @@ class Worker:
         self._spec = spec
         self._payload = payload
         self._host: AgentHost | None = None
-        self._answers: SimpleQueue[Future[Outcome]] = SimpleQueue()
+        self._answers = Answers()
         clock, pool = SystemClock(), spec.pool.name
         self._log = EventLog(clock, pool=pool, worker=spec.name, role=spec.role)
         threading.Thread(target=self._watch_dispatcher, name="raypool-watch", daemon=True).start()
@@ -115,36 +117,58 @@ class Worker:
             clock=SystemClock(),
             log=self._log,
         )
-        host = AgentHost(engine, spec.concurrency, give_up=lambda: os._exit(1))
+        host = AgentHost(engine, spec.concurrency, give_up=lambda: os._exit(1), epoch=spec.epoch)
         start = AgentStart(worker=spec.name, role=spec.role, options=agent_options)
         host.start(start, snapshot)
         self._host = host
         return engine.terms
 
+    @ray.method(concurrency_group=CONTROL)
+    def rejoin(self, epoch: int) -> Rejoined | None:
+        """Work for the dispatcher of that epoch from now on; what is here.
+
+        `None` when the agent is not ready, or its event loop is blocked.
+        """
+        if self._host is None:
+            return None
+        return self._host.rejoin(epoch, self._answers.begin_again())
+
     @ray.method(concurrency_group=TURN)
-    def turn(self, envelope: bytes) -> Iterator[bytes]:
-        """Run the tasks of an envelope; yields their outcomes in batches."""
-        for batch in self._ready().post(decode_assignments(envelope)).batches():
+    def turn(self, envelope: bytes, epoch: int, confirmed: list[int]) -> Iterator[bytes]:
+        """Run the tasks of an envelope; yields their outcomes in batches.
+
+        Of the tasks that are `confirmed` the dispatcher of that epoch has recorded the end.
+        """
+        work = decode_assignments(envelope)
+        for batch in self._ready().post(work, epoch=epoch, confirmed=confirmed).batches():
             yield encode(batch)
 
     @ray.method(concurrency_group=TURN)
-    def turn_of_one(self, envelope: bytes) -> bytes:
+    def turn_of_one(self, envelope: bytes, epoch: int, confirmed: list[int]) -> bytes:
         """Run the one task of an envelope: a call that streams costs Ray twice as much."""
-        batches = self._ready().post(decode_assignments(envelope), streams=False).batches()
-        return encode([outcome for batch in batches for outcome in batch.outcomes])
+        work = decode_assignments(envelope)
+        posted = self._ready().post(work, streams=False, epoch=epoch, confirmed=confirmed)
+        return encode([outcome for batch in posted.batches() for outcome in batch.outcomes])
+
+    @ray.method(concurrency_group=TURN)
+    def take_over(self, numbers: list[int], epoch: int) -> Iterator[bytes]:
+        """The outcomes, in batches, of tasks that were begun for an earlier dispatcher."""
+        for batch in self._ready().take_over(numbers, epoch=epoch).batches():
+            yield encode(batch)
 
     @ray.method(concurrency_group=NOTICE)
     def notify(self, notice: bytes) -> None:
         """Have the agent hear an event; `answers` tells of it once all that it led to has ended."""
-        self._ready().notify(decode_notice(notice)).add_done_callback(self._answers.put)
+        decoded = decode_notice(notice)
+        self._answers.expect(decoded, self._ready().notify(decoded))
 
     @ray.method(concurrency_group=ANSWERS)
     def answers(self) -> bytes:
-        """The outcomes of notices since the last call, as soon as there is one."""
-        answered = [self._answers.get()]
-        while not self._answers.empty():
-            answered.append(self._answers.get())
-        return encode([one.result() for one in answered])
+        """The outcomes of notices since the last call, as soon as there is one.
+
+        None once another dispatcher has come.
+        """
+        return encode(self._answers.take())
 
     @ray.method(concurrency_group=CONTROL)
     def status(self, after: int | None = None) -> WorkerReport:
@@ -227,17 +251,18 @@ class DispatcherLibrary:
 
     async def conversation(self, session: str) -> list[dict[str, Any]]:
         """The messages of a named session, as the ledger has them."""
-        messages: list[dict[str, Any]] = msgspec.msgpack.decode(
-            await self._dispatcher().conversation.remote(session)
-        )
+        packed: bytes = await self._ask("conversation", session)
+        messages: list[dict[str, Any]] = msgspec.msgpack.decode(packed)
         return messages
 
     async def output_type(self, digest: str) -> OutputType:
         """The type of that digest, its class where a client has brought it."""
-        return unpack_output_type(await self._dispatcher().output_type.remote(digest))
+        return unpack_output_type(await self._ask("output_type", digest))
 
-    def _dispatcher(self) -> Any:
-        return find_dispatcher(self._pool.name, self._pool.namespace)
+    async def _ask(self, method: str, *args: Any) -> bytes:
+        dispatcher = find_dispatcher(self._pool.name, self._pool.namespace)
+        answer: bytes = await asyncio.to_thread(reach, dispatcher, method, *args)
+        return answer
 
 
 def _node_id() -> str:
@@ -254,7 +279,7 @@ def _look_for_dispatcher(pool: PoolInfo, known: object) -> object:
         if known not in (None, dispatcher._actor_id):
             return GONE
         ray.get(dispatcher.ping.remote(), timeout=DISPATCHER_CHECK_SECONDS)
-    except (ValueError, ray.exceptions.ActorDiedError):
+    except (ValueError, ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError):
         return GONE
     except Exception:  # noqa: BLE001 - whatever it is, it does not say that it is dead
         return known

@@ -18,7 +18,7 @@ LAYERS = [
     "errors clock usage status stream watchdog window barrier config text_stream provider_limits",
     "loads",
     "sqlite_schema sqlite_statements autoscaling naming unicode threads",
-    "quantiles task events prices file_hold telemetry schemas json_text",
+    "quantiles task events prices file_hold telemetry schemas json_text pieces",
     "response signatures",
     "agent",
     # What users extend or hold, and where tasks are kept
@@ -31,7 +31,7 @@ LAYERS = [
     # Decisions
     "desk outbox retries sealing sqlite_file sqlite_sessions verdicts limits halting snapshots",
     "votes conversations recipes terms mapping task_record mailbox sqlite_ledger kept_types",
-    "accounts routing",
+    "accounts routing reported answers",
     "capacity line races",
     "chain sessions roster backlog",
     "outcomes",
@@ -48,11 +48,11 @@ LAYERS = [
     "recorder hedger",
     "intake",
     # Actors, and what speaks to them
-    "names connection",
+    "names connection membership",
     "worker client governor",
     "link waiting governor_link",
     "sender crew listening",
-    "replacing joining leaving",
+    "replacing joining leaving rejoining",
     "scaling",
     "overview",
     "assembly",

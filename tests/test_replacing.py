@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -73,6 +73,9 @@ class NewLink:
         if self.is_dead:
             raise WorkerGone("killed")
         yield Batch([Outcome(one.number, Answer("42", 1.0)) for one in assignments])
+
+    def confirm(self, numbers: Iterable[int]) -> None:
+        """Nobody here asks again."""
 
     async def notify(self, notice: Notice) -> Outcome:
         self.heard.append(notice.number)

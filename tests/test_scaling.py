@@ -66,6 +66,9 @@ class Process:
         self.said: str | None = None
         self.is_dead = False
 
+    def confirm(self, numbers: Iterable[int]) -> None:
+        """Nobody here asks again."""
+
     async def arrive(self) -> str:
         await self.place.wait()
         return "node"
@@ -191,6 +194,7 @@ class Pool:
         leaving = Leaving(
             self.naming,
             self.links,
+            ledger=self.ledger,
             scheduler=self.scheduler,
             sender=self.sender,
             broadcast=self.broadcast,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -75,9 +75,11 @@ class FakeLink:
         halted: why it takes no tasks: it returns those that come, and says so when it is asked.
         is_silent: it does not answer when it is asked how it is.
         goodbye: what the worker dies of, as soon as it is set.
+        confirmed: the tasks whose end it knows to be dealt with.
     """
 
     def __init__(self) -> None:
+        self.confirmed: list[int] = []
         self.envelopes: list[list[int]] = []
         self.cancelled: list[list[int]] = []
         self.called_back: list[int] = []
@@ -119,6 +121,16 @@ class FakeLink:
                 self.gate.clear()
                 asyncio.get_running_loop().call_later(reply.failure.retry_after, self.gate.set)
             yield Batch([reply])
+
+    def confirm(self, numbers: Iterable[int]) -> None:
+        self.confirmed += numbers
+
+    async def take_over(self, numbers: list[int]) -> AsyncIterator[Batch]:
+        async for batch in self.send([Assignment(n, f"task-{n}", "why?") for n in numbers]):
+            yield batch
+
+    async def answered(self, notice: Notice) -> Outcome:
+        return await self.notify(notice)
 
     async def call_back(self, count: int) -> None:
         if self.goodbye is not None:
@@ -329,6 +341,65 @@ async def test_each_outcome_makes_room_for_the_next_task() -> None:
     assert floor.recorder.states == dict.fromkeys(range(1, 101), "completed")
     for link, numbers in [(floor.a, range(1, 101, 2)), (floor.b, range(2, 101, 2))]:
         assert [n for envelope in link.envelopes for n in envelope] == list(numbers)
+
+
+async def test_worker_is_told_of_an_end_once_that_is_recorded() -> None:
+    floor = Floor()
+    recorded, may_record = asyncio.Event(), asyncio.Event()
+    record = floor.recorder.record
+
+    async def slowly(ended: list[Ended], snapshots: Any) -> list[Ended]:
+        recorded.set()
+        await may_record.wait()
+        return await record(ended, snapshots)
+
+    floor.recorder.record = slowly  # type: ignore[method-assign]
+    floor.accept(1)
+    await recorded.wait()
+    assert floor.a.confirmed == []
+
+    may_record.set()
+    await floor.finish(1)
+
+    assert floor.a.confirmed == [1]
+
+
+async def test_worker_is_told_at_once_of_an_outcome_that_ends_nothing() -> None:
+    floor = Floor()
+    floor.a.replies[1] = [failed(1)]
+
+    floor.accept(1)
+    await floor.finish(1)
+
+    assert floor.a.confirmed == [1, 1]
+
+
+async def test_task_and_notice_that_were_begun_for_another_dispatcher_are_heard_out() -> None:
+    floor = Floor()
+    worker = floor.workers[0]
+    record = TaskRecord(AcceptedTask(1, "task-1", "why?"))
+    floor.scheduler.take_over(worker, record, is_kept=False)
+
+    floor.sender.take_over(worker, [1])
+    floor.sender.take_over_notice(worker, Notice(2, "news"))
+    await floor.finish(2)
+
+    assert floor.recorder.states == {1: "completed"}
+    assert floor.a.heard == [2]
+    assert worker.is_empty
+
+
+async def test_task_that_its_worker_keeps_goes_on_there() -> None:
+    floor = Floor()
+    worker = floor.workers[1]
+    record = TaskRecord(AcceptedTask(1, "task-1", "why?"))
+    floor.scheduler.take_over(worker, record, is_kept=True)
+
+    floor.sender.pump()
+    await floor.finish(1)
+
+    assert floor.b.envelopes == [[1]]
+    assert floor.recorder.states == {1: "completed"}
 
 
 async def test_failed_task_is_sent_again_after_its_wait() -> None:

@@ -369,10 +369,15 @@ async def test_tokens_that_were_counted_before_an_interrupt_are_reported() -> No
 
 async def test_cancelled_task_has_no_outcome_but_what_it_consumed() -> None:
     agent = Planned(Prompt("b?"), Prompt("c?"))
+    in_second = asyncio.Event()
 
-    async with engine(Steps("one", asyncio.Event().wait), agent) as one:
+    async def hangs() -> None:
+        in_second.set()
+        await asyncio.Event().wait()
+
+    async with engine(Steps("one", hangs), agent) as one:
         turn = asyncio.create_task(one.run(ask()))
-        await asyncio.wait({turn}, timeout=0.01)
+        await in_second.wait()
         one.cancel(1)
         outcome = await turn
 
