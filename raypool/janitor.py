@@ -34,7 +34,10 @@ def is_temporary(directory: Path) -> bool:
         return (
             is_own
             and _NAME.fullmatch(directory.name) is not None
-            and all(path.name in _FILES for path in directory.iterdir())
+            and all(
+                path.name in _FILES and stat.S_ISREG(path.lstat().st_mode)
+                for path in directory.iterdir()
+            )
         )
     except OSError:
         return False
