@@ -87,6 +87,7 @@ IMPORT_RAY = {
     "link",
     "names",
     "starting",
+    "stopping",
     "worker",
 }
 
