@@ -18,6 +18,7 @@ import uuid_utils
 from raypool.barrier import Barrier
 from raypool.errors import PoolFull, PoolStopped, RaypoolError, WaitTimeout
 from raypool.future import TaskFuture
+from raypool.interruption import SIGNALS_RAISE
 from raypool.messages import (
     Delivery,
     Found,
@@ -70,6 +71,7 @@ class Client:
         self._end: str | None = None
         self._is_closed = False
         self._is_retired = False
+        self._unread: list[Any] = []
         _open_clients.add(self)
 
     def submit(
@@ -180,8 +182,13 @@ class Client:
             self.fail("Ray was shut down in this process")
         if self._end is not None:
             raise self._stopped()
+        answer = getattr(self._dispatcher, method).remote(*args)
         try:
-            return ray.get(getattr(self._dispatcher, method).remote(*args), timeout=timeout)
+            return ray.get(answer, timeout=timeout)
+        except SIGNALS_RAISE:
+            # Ray prints the error of an answer that is dropped unread.
+            self._unread.append(answer)
+            raise
         except ray.exceptions.GetTimeoutError:
             raise WaitTimeout(
                 f"the dispatcher of pool {self._info.name!r} did not answer within {timeout:g} s"

@@ -15,6 +15,7 @@ from raypool.config import PoolConfig, check_resources
 from raypool.connection import connect
 from raypool.dispatcher import Dispatcher
 from raypool.errors import LedgerError, PoolStartError, RaypoolError
+from raypool.interruption import notice_sigterm
 from raypool.messages import PoolInfo
 from raypool.names import dispatcher_name
 from raypool.payload import pack_handler
@@ -60,6 +61,7 @@ def start_dispatcher(
     payloads = pack_recipes(recipe, config.role, roles, attach)
     handler = pack_handler(on_event)
     connect(address)
+    notice_sigterm()
     config = _with_ledger(config)
     try:
         dispatcher = _create(config, payloads, handler)
