@@ -9,7 +9,7 @@ import ray
 
 from raypool.assembly import Parts
 
-LINGER_SECONDS = 20.0
+LINGER_SECONDS = 10.0
 SETTLE_SECONDS = 5.0
 FAREWELL_SECONDS = 1.0
 STOP_REASON = "the pool has stopped"

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import ray
 
 from raypool import Pool, PoolStopped
 from raypool.backends import ScriptedBackend
@@ -52,6 +53,35 @@ def test_stop_lets_running_turns_finish_and_keeps_the_rest(
         waits.result(timeout=30)
     with closing(SqliteLedger(ledger)) as opened:
         assert [task.prompt for task in opened.unfinished(0, 10)] == ["waits"]
+
+
+def is_stopping(pool: Pool) -> bool:
+    try:
+        pool.submit("too late?").accepted(timeout=30)
+    except PoolStopped:
+        return True
+    return False
+
+
+def has_actors(pool: Pool) -> bool:
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return any(actor["name"].startswith(pool.name) for actor in named)
+
+
+def test_stop_that_is_killed_ends_the_pool_all_the_same(
+    run_command: RunCommand, tmp_path: Path
+) -> None:
+    backend = ScriptedBackend(latency=lambda prompt: 12.0 if prompt == "runs" else 0.0)
+    pool = Pool.start(1, backend=backend, ledger=str(tmp_path / "run.db"), detached=True)
+    runs = pool.submit("runs")
+    runs.accepted(timeout=30)
+    stop = run_command("stop", pool.name, "--grace", "60")
+    await_that(lambda: is_stopping(pool))
+
+    stop.process.kill()
+
+    assert runs.result(timeout=30).text == "runs"
+    await_that(lambda: not has_actors(pool))
 
 
 def test_stop_of_a_pool_that_does_not_run_says_so(run_command: RunCommand) -> None:
