@@ -14,8 +14,8 @@ import signal
 import stat
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 LEDGER = "ledger.db"
 PREFIX = "raypool-"
@@ -97,20 +97,28 @@ def claim(directory: Path, *, alone: bool) -> int | None:
     return descriptor
 
 
-def keep_watch(told: BinaryIO) -> None:
+def keep_watch(told: Iterable[bytes]) -> None:
     """Hear of directories, a line each, until the program has ended; then remove them.
 
     A pool's ledger may be in use for a while longer: its dispatcher ends after its program.
     """
-    directories = []
+    claims: dict[Path, int | None] = {}
     for line in told:
         directory = Path(os.fsdecode(bytes.fromhex(line.decode())))
-        claim(directory, alone=False)
-        directories.append(directory)
+        claims[directory] = claim(directory, alone=False)
+        _forget_what_is_gone(claims)
+    directories = list(claims)
     give_up_at = time.monotonic() + _PATIENCE_SECONDS
     while directories and time.monotonic() < give_up_at:
         directories = [one for one in directories if not remove(one)]
         time.sleep(_POLL_SECONDS)
+
+
+def _forget_what_is_gone(claims: dict[Path, int | None]) -> None:
+    for directory in [one for one in claims if not one.exists()]:
+        descriptor = claims.pop(directory)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _run() -> None:

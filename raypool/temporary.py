@@ -74,6 +74,7 @@ class Watch:
     def add(self, directory: Path) -> None:
         """Have a directory removed when this program has ended."""
         with self._lock:
+            self._directories = [one for one in self._directories if one.exists()]
             self._directories.append(directory)
             try:
                 self._tell(directory)

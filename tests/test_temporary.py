@@ -165,6 +165,22 @@ def test_janitor_is_no_child_and_hears_no_signal(place: Path, program: Program) 
     helper.wait(timeout=20)
 
 
+def test_janitor_forgets_what_is_gone_before_its_program(place: Path) -> None:
+    made = [place / f"raypool-abcdefg{number}" for number in range(3)]
+    descriptors: list[int] = []
+
+    def told() -> Iterator[bytes]:
+        for directory in made:
+            directory.mkdir()
+            yield f"{os.fsencode(directory).hex()}\n".encode()
+            descriptors.append(len(list(Path("/dev/fd").iterdir())))
+            directory.rmdir()
+
+    janitor.keep_watch(told())
+
+    assert descriptors[0] == descriptors[-1]
+
+
 def test_ledger_that_outlives_its_program_stays(place: Path) -> None:
     program = Program(place, "detached")
 
