@@ -122,11 +122,11 @@ def _forget_what_is_gone(claims: dict[Path, int | None]) -> None:
 
 
 def _run() -> None:
-    """Be nobody's child, so that what ends a program with its children leaves this alone."""
-    if os.fork():
-        os._exit(0)
+    """Be nobody's child, and deaf, so that what ends a program with its children spares this."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    if os.fork():
+        os._exit(0)
     keep_watch(sys.stdin.buffer)
 
 
