@@ -138,7 +138,10 @@ class Assembly:
         return parts
 
     def _open_ledger(self) -> Ledger:
-        ledger = SqliteLedger(self._config.ledger)
+        config = self._config
+        ledger = SqliteLedger(
+            config.ledger or config.temporary_ledger, temporary=config.ledger is None
+        )
         ledger.set_meta(POOL_NAME, self._config.name)
         return ledger
 

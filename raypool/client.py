@@ -74,6 +74,7 @@ class Client:
         self._end: str | None = None
         self._is_closed = False
         self._is_retired = False
+        self._unread: list[Any] = []
         _open_clients.add(self)
 
     def submit(
@@ -207,6 +208,7 @@ class Client:
             *args,
             timeout=timeout,
             gives_up=lambda: self._end is not None,
+            keep=self._unread.append,
         )
 
     def fail(self, why: str) -> None:

@@ -223,6 +223,7 @@ class PoolConfig(Options):
     start_timeout: Seconds = 120.0
     max_pending: Annotated[int, Field(ge=1)] = 100_000
     ledger: str | None = None
+    temporary_ledger: str | None = None
     detached: bool = False
     worker_resources: dict[str, Any] = Field(default_factory=dict)
 

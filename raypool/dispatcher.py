@@ -31,7 +31,7 @@ from raypool.naming import number_of
 from raypool.pieces import joined
 from raypool.roster import WorkerRecord
 from raypool.status import PoolStatus
-from raypool.stopping import Stopping
+from raypool.stopping import LINGER_SECONDS, Stopping, end_dispatcher
 from raypool.telemetry import encode_events
 
 COLLECT_SECONDS = 20.0
@@ -337,7 +337,11 @@ class Dispatcher:
         return 0.0 if self._stopping.has_ended.is_set() else COLLECT_SECONDS
 
     async def _start(self) -> Parts:
-        self._parts = await self._assembly.start()
+        try:
+            self._parts = await self._assembly.start()
+        except BaseException:
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, end_dispatcher)
+            raise
         self._is_ready.set()
         self._use_lease()
         return self._parts

@@ -21,7 +21,7 @@ NAMESPACE = "raypool"
 CALL_SECONDS = 20.0
 """How long a call that waits for news is kept at most."""
 
-UNUSED_SECONDS = 5.0
+UNUSED_SECONDS = 3.0
 FIRST_USER_SECONDS = 30.0
 
 _WATCH_SECONDS = 1.0

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from raypool.errors import InvalidTask, UnknownRole
 from raypool.future import TaskFuture
+from raypool.interruption import SIGNALS_RAISE
 from raypool.response import TaskResult
 from raypool.task import Content, Task
 from raypool.verdicts import result_of_ending, result_of_error
@@ -31,7 +32,8 @@ def map_tasks(
     What `prompts` or `submit` raises is raised here, without waiting for what was submitted
     before: results that could be given by then come first, the others are cancelled.
     Closing the generator cancels what has not ended and does not wait for the thread,
-    which reads no further; a prompt that it is reading by then is dropped.
+    which reads no further; a prompt that it is reading by then is dropped. When Ctrl-C or
+    SIGTERM ends the wait for a result nothing is cancelled: the pool stops then, and keeps it.
     """
     feeder = _Feeder(submit, prompts, window)
     feeder.start()
@@ -40,6 +42,9 @@ def map_tasks(
         for entry in _in_order(arrivals) if ordered else _as_they_come(arrivals):
             yield entry if isinstance(entry, TaskResult) else result_of(entry)
             feeder.finish(entry)
+    except SIGNALS_RAISE:
+        feeder.close(cancels=False)
+        raise
     finally:
         feeder.close()
 
@@ -111,6 +116,7 @@ class _Feeder:
         self._room = window
         self._open: set[TaskFuture] = set()
         self._is_closed = False
+        self._cancels = False
         # Reentrant, as the queue is: a generator that nobody holds is closed anywhere.
         self._changed = threading.Condition(threading.RLock())
         self._arrived: SimpleQueue[_Arrival | _NoMore] = SimpleQueue()
@@ -140,11 +146,14 @@ class _Feeder:
             self._room += 1
             self._changed.notify()
 
-    def close(self) -> None:
-        """Read no further, and cancel what has not ended."""
+    def close(self, *, cancels: bool = True) -> None:
+        """Read no further, and cancel what has not ended, or leave it to the pool; once."""
         with self._changed:
+            if self._is_closed:
+                return
             self._is_closed = True
-            left = list(self._open)
+            self._cancels = cancels
+            left = list(self._open) if cancels else []
             self._changed.notify()
         for future in left:
             future.cancel()
@@ -181,7 +190,7 @@ class _Feeder:
             return
         with self._changed:
             self._open.add(entry)
-            is_closed = self._is_closed
-        if is_closed:
+            is_cancelled = self._cancels
+        if is_cancelled:
             entry.cancel()
         entry.add_done_callback(lambda _: self._arrived.put(arrival))

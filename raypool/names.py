@@ -9,6 +9,8 @@ from typing import Any
 
 import ray
 
+from raypool.interruption import SIGNALS_RAISE
+
 AGAIN_SECONDS = 0.1
 
 
@@ -32,11 +34,13 @@ def reach(
     *args: Any,
     timeout: float | None = None,
     gives_up: Callable[[], bool] = lambda: False,
+    keep: Callable[[Any], None] = lambda _: None,
 ) -> Any:
     """What a dispatcher answers; is asked again while Ray starts it anew.
 
     What was asked may have been done although it did not answer. `gives_up` says whether nobody
-    wants to know any more.
+    wants to know any more. An answer that a signal leaves unread goes to `keep`: Ray prints the
+    error of one that is dropped.
 
     Raises:
         ray.exceptions.RayError: it is dead, has raised, or has not answered in time.
@@ -44,8 +48,12 @@ def reach(
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        answer = getattr(dispatcher, method).remote(*args)
         try:
-            return ray.get(getattr(dispatcher, method).remote(*args), timeout=left)
+            return ray.get(answer, timeout=left)
+        except SIGNALS_RAISE:
+            keep(answer)
+            raise
         except ray.exceptions.ActorUnavailableError:
             if gives_up() or left == 0:
                 raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
+import sys
 import warnings
 import weakref
 from collections.abc import Mapping
@@ -18,6 +20,7 @@ from raypool.backends.base import Backend
 from raypool.config import Autoscale, Budget, Price, RateLimit, RetryPolicy, checked_sizes
 from raypool.connection import connect
 from raypool.errors import InvalidTask, PoolStartError, PoolStopped
+from raypool.interruption import GRACE_SECONDS, SIGNALS_RAISE, is_interruption
 from raypool.messages import PoolInfo
 from raypool.names import find_dispatcher
 from raypool.payload import pack_routing
@@ -27,6 +30,8 @@ from raypool.routing import Routing
 from raypool.starting import ask_info, start_dispatcher
 from raypool.task import check_json
 from raypool.telemetry import EventHandler
+
+logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 5.0
 
@@ -193,7 +198,8 @@ class Pool(Racing):
 
         Nothing new starts, and what runs is interrupted. With `drain` every accepted
         task is finished first; with `grace` running turns have that many seconds to
-        finish. Futures that are unfinished then raise `PoolStopped`; in a named ledger
+        finish. Ctrl-C and SIGTERM give them 30, where they end the block of `Pool.start` or the
+        program. Futures that are unfinished then raise `PoolStopped`; in a named ledger
         their tasks stay queued, and a later start runs them. A second call does nothing,
         but one without `drain` and `grace` ends the wait of an earlier one.
         """
@@ -213,18 +219,23 @@ class Pool(Racing):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self._owns:
+        if self._owns:
+            self._end_with_program(error, stacklevel=3)
+        else:
             self.close()
-            return
-        unfinished = self._stop(drain=False, grace=0.0)
-        if unfinished:
-            warnings.warn(self._unfinished_warning(unfinished), stacklevel=2)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        await asyncio.to_thread(self.__exit__, *error)
+        leaving = asyncio.ensure_future(asyncio.to_thread(self.__exit__, *error))
+        try:
+            await asyncio.shield(leaving)
+        except asyncio.CancelledError:
+            if self._owns:
+                await asyncio.to_thread(self.stop)
+            await leaving
+            raise
 
     # Workers
 
@@ -326,6 +337,30 @@ class Pool(Racing):
         _owned.discard(self)
         return unfinished
 
+    def _end_with_program(self, error: BaseException | None, *, stacklevel: int) -> None:
+        """Stop, and warn of what is unfinished; `error` is what the program ends with.
+
+        One that is told to end lets running turns finish, until it is told so again.
+        """
+        grace = 0.0
+        if is_interruption(error):
+            grace = GRACE_SECONDS
+            logger.warning(
+                "pool %r: stopping after the running turns, %g s at most; Ctrl-C again stops now",
+                self.name,
+                grace,
+            )
+        try:
+            unfinished = self._stop(drain=False, grace=grace)
+        except SIGNALS_RAISE:
+            self._warn(self._stop(drain=False, grace=0.0), stacklevel)
+            raise
+        self._warn(unfinished, stacklevel)
+
+    def _warn(self, unfinished: int, stacklevel: int) -> None:
+        if unfinished:
+            warnings.warn(self._unfinished_warning(unfinished), stacklevel=stacklevel + 1)
+
     def _unfinished_warning(self, unfinished: int) -> str:
         kept = (
             "; a start on the same ledger runs them"
@@ -354,7 +389,7 @@ def _attach_agent(info: PoolInfo) -> Pool:
 
 @atexit.register
 def _stop_owned() -> None:
-    """A pool that ends with its program takes its temporary files along."""
+    """A pool ends with its program, as it would with its block."""
     for pool in list(_owned):
         with suppress(Exception):
-            pool.stop()
+            pool._end_with_program(getattr(sys, "last_value", None), stacklevel=2)

@@ -15,6 +15,7 @@ from raypool.config import PoolConfig, check_resources
 from raypool.connection import connect
 from raypool.dispatcher import Dispatcher
 from raypool.errors import LedgerError, PoolStartError, RaypoolError
+from raypool.interruption import notice_sigterm
 from raypool.messages import PoolInfo
 from raypool.names import dispatcher_name
 from raypool.payload import pack_handler
@@ -22,6 +23,7 @@ from raypool.pieces import in_pieces
 from raypool.recipes import Attach, Recipe, pack_recipes, part_roles
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.telemetry import EventHandler
+from raypool.temporary import discard_ledger, make_ledger
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +62,20 @@ def start_dispatcher(
     payloads = pack_recipes(recipe, config.role, roles, attach)
     handler = pack_handler(on_event)
     connect(address)
-    dispatcher = _create(config, payloads, handler)
+    notice_sigterm()
+    config = _with_ledger(config)
+    try:
+        dispatcher = _create(config, payloads, handler)
+    except BaseException:
+        _discard_ledger(config)
+        raise
     try:
         info: PoolInfo = _answer(dispatcher.start.remote())
         for remark in _answer(dispatcher.remarks.remote()):
             logger.warning("pool %r: %s", info.name, remark)
     except BaseException:
         ray.kill(dispatcher, no_restart=True)
+        _discard_ledger(config)
         raise
     return info, dispatcher
 
@@ -123,6 +132,24 @@ def _ledger_path(ledger: str | None) -> str | None:
     if not isinstance(ledger, (str, Path)) or not str(ledger):
         raise TypeError(f"ledger must be a path, got {ledger!r}")
     return str(Path(ledger).absolute())
+
+
+def _with_ledger(config: PoolConfig) -> PoolConfig:
+    """With the place of a temporary ledger, here where the dispatcher runs, if it keeps none."""
+    if config.ledger is not None:
+        return config
+    try:
+        path = make_ledger(outlives_program=config.detached)
+    except OSError as error:
+        raise PoolStartError(
+            f"no temporary ledger can be made: {error}; give ledger a path, or set TMPDIR"
+        ) from error
+    return config.model_copy(update={"temporary_ledger": path})
+
+
+def _discard_ledger(config: PoolConfig) -> None:
+    if config.temporary_ledger is not None:
+        discard_ledger(config.temporary_ledger)
 
 
 def _pool_name(name: str | None, path: str | None) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
+import ray
+
 from raypool.assembly import Parts
 
+LINGER_SECONDS = 10.0
 SETTLE_SECONDS = 5.0
 FAREWELL_SECONDS = 1.0
 STOP_REASON = "the pool has stopped"
@@ -64,6 +67,7 @@ class Stopping:
                 broadcast.emit("worker.stopped", worker=name, reason=STOP_REASON)
             await broadcast.settle(FAREWELL_SECONDS)
             self.has_ended.set()
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, end_dispatcher)
             parts.desks.interrupt()
             if parts.handler_thread is not None:
                 await asyncio.to_thread(parts.handler_thread.close)
@@ -75,3 +79,8 @@ class Stopping:
         await asyncio.wait({waiting, hurry}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
         waiting.cancel()
+
+
+def end_dispatcher() -> None:
+    """End this actor, in the place of a client that should and may be gone by now."""
+    ray.kill(ray.get_runtime_context().current_actor)

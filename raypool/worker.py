@@ -36,6 +36,7 @@ TURN, NOTICE, ANSWERS, CONTROL = "turn", "notice", "answers", "control"
 WAITING, TELEMETRY = "waiting", "telemetry"
 CONTROL_CALLS = 4
 DISPATCHER_CHECK_SECONDS = 2.0
+ORPHANED_SECONDS = 3.0
 GONE = object()
 
 
@@ -239,6 +240,7 @@ class Worker:
             time.sleep(DISPATCHER_CHECK_SECONDS)
             dispatcher_id = _look_for_dispatcher(self._spec.pool, dispatcher_id)
         if self._host is not None:
+            _exit_after(ORPHANED_SECONDS)
             self._host.stop(grace=0.0, reason="the pool's dispatcher has died")
         os._exit(0)
 
@@ -263,6 +265,13 @@ class DispatcherLibrary:
         dispatcher = find_dispatcher(self._pool.name, self._pool.namespace)
         answer: bytes = await asyncio.to_thread(reach, dispatcher, method, *args)
         return answer
+
+
+def _exit_after(seconds: float) -> None:
+    """End this process by then, whatever its agent does."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 def _node_id() -> str:

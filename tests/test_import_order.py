@@ -16,7 +16,8 @@ PACKAGE = Path(raypool.__file__).parent
 LAYERS = [
     # Words
     "errors clock usage status stream watchdog window barrier config text_stream provider_limits",
-    "loads",
+    "loads interruption janitor",
+    "temporary",
     "sqlite_schema sqlite_statements autoscaling naming unicode threads",
     "quantiles task events prices file_hold telemetry schemas json_text pieces",
     "response signatures",
@@ -86,6 +87,7 @@ IMPORT_RAY = {
     "link",
     "names",
     "starting",
+    "stopping",
     "worker",
 }
 

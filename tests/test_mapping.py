@@ -297,6 +297,23 @@ def test_closing_early_cancels_what_has_not_ended(client: FakeClient, ordered: b
 
 
 @both
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(15)], ids=repr)
+def test_program_that_is_told_to_end_cancels_nothing(
+    client: FakeClient, ordered: bool, error: BaseException
+) -> None:
+    client.on_submit = lambda future: end(future) if future.id == "task-0" else None
+    results = map_tasks(client.submit, Prompts(30), ordered=ordered, window=4)
+
+    next(results)
+    with pytest.raises(type(error)):
+        results.throw(error)
+    await_reading_threads()
+
+    assert client.cancelled == []
+    assert len(client.futures) <= 4
+
+
+@both
 def test_closing_awaits_no_prompt_and_the_one_being_read_is_dropped(
     client: FakeClient, ordered: bool
 ) -> None:

@@ -11,6 +11,7 @@ from raypool.cli.ask import ask_command
 from raypool.cli.interrupt import leave_at_once
 from raypool.cli.problem import INTERRUPTED
 from raypool.cli.run import run_command
+from raypool.cli.stop import stop_command
 
 __all__ = ["main"]
 
@@ -40,3 +41,4 @@ def main() -> None:
 
 main.add_command(ask_command)
 main.add_command(run_command)
+main.add_command(stop_command)

@@ -11,8 +11,8 @@ from typing import Any, Protocol, Self
 
 from raypool.cli.problem import INTERRUPTED
 from raypool.cli.progress import Progress
+from raypool.interruption import GRACE_SECONDS
 
-GRACE_SECONDS = 30.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from raypool import Agent, AgentStart, Pool, RetryPolicy, SessionOptions
 from raypool.backends import AnthropicBackend, LocalBackend, ScriptedBackend
 from raypool.testing import Answer, Call, Fault, MessagesServer
+from tests.programs import Program, StartProgram
 from tests.scenarios.acting import seconds_of
 
 ROLES = {"plain": 1, "toolsmith": 1}
@@ -121,3 +123,17 @@ def provider(api_provider: Provider) -> Provider:
     """The server of `api_pool`, which echoes until the test says otherwise."""
     api_provider.begin()
     return api_provider
+
+
+@pytest.fixture
+def start_program(tmp_path: Path) -> Iterator[StartProgram]:
+    """Starts programs in the test's directory, which are killed with the test if need be."""
+    programs: list[Program] = []
+
+    def start(source: str, *arguments: str, address: str | None = None) -> Program:
+        programs.append(Program(source, tmp_path, *arguments, address=address))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.close()
