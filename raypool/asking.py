@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, get_args
 import msgspec
 
 from raypool.backends.faults import error_event
-from raypool.callbacks import USER_ERRORS, Callbacks, raise_if_cancelled
+from raypool.callbacks import USER_ERRORS, Callbacks, errors_only, raise_if_cancelled
 from raypool.chain import NO_USAGE, PAUSE, Chain, Pause
 from raypool.config import Price
 from raypool.conversations import Conversation, Conversations, settled
@@ -231,7 +231,8 @@ class Asking:
         started = time.monotonic()
         failure: BaseException | None = None
         try:
-            text = result_text(await self._call(self._tools.bind(use.name, use.input)))
+            with errors_only():
+                text = result_text(await self._call(self._tools.bind(use.name, use.input)))
         except USER_ERRORS as error:
             raise_if_cancelled()
             failure, text = error, error_text(error)

@@ -9,7 +9,7 @@ import msgspec
 
 from raypool.agent import Halt, Prompt, SessionOptions, Skip
 from raypool.asking import Asking
-from raypool.callbacks import USER_ERRORS, Callbacks, raise_if_cancelled
+from raypool.callbacks import USER_ERRORS, Callbacks, errors_only, raise_if_cancelled
 from raypool.chain import PAUSE, Chain, Pause
 from raypool.clock import Clock
 from raypool.conversations import Conversations
@@ -94,7 +94,10 @@ class Attempts:
         timeout = chain.work.timeout
         seconds = self._turn_timeout if timeout is None else timeout
         try:
-            with self._limits.turn(chain.work.number, seconds - chain.seconds) as limit:
+            with (
+                self._limits.turn(chain.work.number, seconds - chain.seconds) as limit,
+                errors_only(),
+            ):
                 turned = await self._attempt(chain, started)
         except USER_ERRORS as error:
             raise_if_cancelled()

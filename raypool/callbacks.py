@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from raypool.agent import Agent, Halt, Prompt, Skip
@@ -15,7 +16,7 @@ from raypool.threads import to_its_end
 
 logger = logging.getLogger(__name__)
 
-USER_ERRORS = (Exception, SystemExit, asyncio.CancelledError)
+USER_ERRORS = (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError)
 """What the user's code may raise; a `CancelledError` may be its own."""
 
 DECIDING = ("handle_response", "handle_error", "handle_event")
@@ -72,14 +73,18 @@ class Callbacks:
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What any function of the agent returns, run as its callbacks are."""
         async with self._one_at_a_time:
-            if inspect.iscoroutinefunction(function):
-                return await function(*args, **kwargs)
-            returned = await to_its_end(self._thread, function, *args, **kwargs)
-            return await returned if inspect.isawaitable(returned) else returned
+            with errors_only():
+                return await self._returned(function, *args, **kwargs)
 
     def close(self) -> None:
         """Call nothing more; a callback that still runs is left alone."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _returned(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if inspect.iscoroutinefunction(function):
+            return await function(*args, **kwargs)
+        returned = await to_its_end(self._thread, function, *args, **kwargs)
+        return await returned if inspect.isawaitable(returned) else returned
 
     def _is_own(self, name: str) -> bool:
         callback = getattr(self._agent, name)
@@ -91,6 +96,20 @@ def raise_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """Has what the user's code raises be one of `USER_ERRORS`.
+
+    A panic of an extension in Rust, for one, is no `Exception`, and would end the worker.
+    """
+    try:
+        yield
+    except (*USER_ERRORS, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def _check_returned(name: str, returned: object) -> None:
@@ -109,10 +128,15 @@ def _check_decision(name: str, returned: object) -> None:
         )
     if isinstance(returned, Prompt):
         check_prompt(returned.text)
+    elif returned is not None:
+        _check_reason(returned)
 
 
 def _check_before_turn(returned: object) -> None:
-    if isinstance(returned, Skip | Halt | None):
+    if returned is None:
+        return
+    if isinstance(returned, Skip | Halt):
+        _check_reason(returned)
         return
     if not isinstance(returned, str | list):
         raise TypeError(
@@ -120,6 +144,12 @@ def _check_before_turn(returned: object) -> None:
             f"got {_brief(returned)}"
         )
     check_prompt(returned)
+
+
+def _check_reason(decision: Skip | Halt) -> None:
+    if not isinstance(decision.reason, str):
+        kind = type(decision).__name__
+        raise TypeError(f"{kind}(reason) takes a text, got {_brief(decision.reason)}")
 
 
 def _brief(value: object) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from raypool.unicode import unicode_text
+
 
 class Halting:
     """An agent's halts.
@@ -33,7 +35,7 @@ class Halting:
         """Take no more tasks; false when it takes none already."""
         if self.is_halted:
             return False
-        self.reason = self._unreported = reason
+        self.reason = self._unreported = unicode_text(reason)
         self._owes_post_run = True
         self.on_halt()
         return True

@@ -218,7 +218,12 @@ class AgentHost:
 
     def _live(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        try:
+            self._loop.run_forever()
+        finally:
+            if not self._has_ended.is_set():
+                logger.error("something in worker %r has ended its event loop", self._worker)
+                self._give_up()
 
     def _control(self, act: Callable[[], T], otherwise: T, seconds: float | None = None) -> T:
         """What `act` returns on the event loop; `otherwise` when that is closed, or blocked."""
@@ -243,6 +248,8 @@ class AgentHost:
             raise RuntimeError(
                 f"the agent or its backend called sys.exit({error.code!r})"
             ) from error
+        except KeyboardInterrupt as error:
+            raise RuntimeError("the agent or its backend raised KeyboardInterrupt") from error
         self._slot_tasks = [asyncio.create_task(self._slot()) for _ in range(self._slots)]
         for task in self._slot_tasks:
             task.add_done_callback(self._slot_ended)

@@ -7,6 +7,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from raypool.messages import Batch, Outcome, Piece
+from raypool.unicode import unicode_text
 
 LINGER_SECONDS = 0.005
 TEXT_LINGER_SECONDS = 0.05
@@ -144,7 +145,9 @@ class Outbox:
 
     def _hand_to(self, envelope: Envelope) -> None:
         outcomes, self._outcomes = self._outcomes, []
-        pieces = [Piece(number, "".join(texts)) for number, texts in self._texts.items()]
+        pieces = [
+            Piece(number, unicode_text("".join(texts))) for number, texts in self._texts.items()
+        ]
         self._texts.clear()
         self._last_flush = self._loop.time()
         envelope.put(Batch(outcomes, pieces))

@@ -24,12 +24,25 @@ def snapshot_json(snapshot: object) -> str:
     if isinstance(snapshot, BaseModel):
         return snapshot.model_dump_json()
     try:
+        _check_keys(snapshot)
         return json.dumps(snapshot, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(
             "snapshot must return what JSON can hold (dicts with text keys, lists, texts, numbers, "
             f"booleans, None) or a pydantic model, got {type(snapshot).__name__}: {error}"
         ) from None
+
+
+def _check_keys(value: object) -> None:
+    """JSON would make texts of other keys, and give them back as such."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"a key is no text but of type {type(key).__name__}")
+            _check_keys(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check_keys(item)
 
 
 def restored(restore: Callable[[Any], Any], snapshot: str) -> Any:

@@ -20,6 +20,7 @@ from raypool.halting import Halting
 from raypool.limits import Limits
 from raypool.messages import Asked, Assignment, Notice, Outcome, Terms
 from raypool.output_type import OutputType
+from raypool.session_options import checked_options
 from raypool.snapshots import restored, snapshot_json
 from raypool.telemetry import EventLog
 from raypool.terms import terms_of
@@ -91,12 +92,7 @@ class TurnEngine:
         self._agent.worker = start.worker
         opened = getattr(self._backend, "open", None)
         await settled(opened() if opened else None)
-        options = await self._callbacks.call("init_agent", start)
-        if not isinstance(options, SessionOptions | None):
-            raise TypeError(
-                f"init_agent must return SessionOptions or None, got {type(options).__name__}"
-            )
-        self._use(options or SessionOptions())
+        self._use(checked_options(await self._callbacks.call("init_agent", start)))
         if snapshot is not None and self._callbacks.is_overridden("restore"):
             await self._callbacks.call("restore", restored(self._agent.restore, snapshot))
         await self._callbacks.call("pre_run")

@@ -27,7 +27,7 @@ LAYERS = [
     "model_pickling",
     "output_type",
     "records",
-    "backends callbacks future ledger",
+    "backends callbacks future ledger session_options",
     "messages group_commit tally sqlite_rows",
     # Decisions
     "desk outbox retries sealing sqlite_file sqlite_sessions verdicts limits halting snapshots",

@@ -228,3 +228,24 @@ def test_every_outcome_is_delivered_once_before_the_last_envelope_ends(
         for outcome in batch.outcomes
     ]
     assert sorted(received) == list(range(sum(counts)))
+
+
+def test_text_that_is_no_unicode_holds_up_nothing(outbox: Outbox, loop: Loop) -> None:
+    envelope = opened(outbox, 1)
+
+    outbox.put_text(1, "caf\udce9")
+    put(outbox, envelope, 1)
+
+    [batch] = list(envelope.batches())
+    assert batch.pieces[0].text == "caf\ufffd"
+
+
+def test_what_was_not_sent_of_abandoned_envelopes_is_dropped(outbox: Outbox, loop: Loop) -> None:
+    orphaned = opened(outbox, 3)
+    put(outbox, orphaned, 1, 2)
+
+    outbox.abandon()
+    put(outbox, orphaned, 3)
+    loop.advance(LINGER_SECONDS)
+
+    assert delivered(orphaned) == [[1]]

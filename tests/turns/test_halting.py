@@ -182,3 +182,11 @@ def test_halts_are_told_of_and_finished_once_each() -> None:
     assert (halting.is_halted, halting.is_reported) == (False, True)
     assert halting.halt("three") is True
     assert (halting.is_reported, halting.take_report()) == (False, "three")
+
+
+def test_reason_that_is_no_unicode_can_be_told() -> None:
+    halting = Halting()
+
+    halting.halt("caf\udce9")
+
+    assert halting.reason == halting.take_report() == "caf\ufffd"

@@ -270,6 +270,32 @@ async def test_handle_response_that_raises_fails_its_task_and_is_asked_nothing_m
     assert type(error) is TaskFailed
 
 
+class Panic(BaseException):
+    """What an extension in another language raises."""
+
+
+@either
+@pytest.mark.parametrize("hook", ["pre_turn", "handle_response"])
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (KeyboardInterrupt(), ("KeyboardInterrupt", "")),
+        (SystemExit(3), ("SystemExit", "3")),
+        (Panic("no memory"), ("RuntimeError", "Panic: no memory")),
+    ],
+    ids=["KeyboardInterrupt", "SystemExit", "Panic"],
+)
+async def test_callback_that_raises_what_is_no_exception_fails_its_task_alone(
+    kind: type[Diary], hook: str, raised: BaseException, told: tuple[str, str]
+) -> None:
+    async with engine(agent=kind(**{hook: raised})) as one:
+        failure = failure_of(await one.run(ask()))
+        again = failure_of(await one.run(ask(2)))
+
+    assert (failure.type, failure.message) == told
+    assert again.type == failure.type
+
+
 @either
 @pytest.mark.parametrize("hook", ["handle_stream_event", "post_turn"])
 async def test_other_callback_that_raises_is_logged_and_changes_nothing(
@@ -342,6 +368,16 @@ async def test_callback_of_the_end_that_raises_is_logged(
         ),
         (
             "handle_response",
+            Halt(42),  # type: ignore[arg-type]
+            "Halt(reason) takes a text, got 42",
+        ),
+        (
+            "pre_turn",
+            Skip(None),  # type: ignore[arg-type]
+            "Skip(reason) takes a text, got NoneType",
+        ),
+        (
+            "handle_response",
             Skip("late"),
             "handle_response must return None (idle), Prompt(text) or Halt(reason), got Skip",
         ),
@@ -411,6 +447,37 @@ async def test_wrong_return_of_a_callback_of_the_start_fails_it(
 
     with pytest.raises(TypeError, match=message):
         await one.begin(START, snapshot="1")
+
+    await one.end()
+
+
+@either
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"system": 42}, "SessionOptions: system must be a text or None, got int"),
+        ({"model": b"m"}, "SessionOptions: model must be a text or None, got bytes"),
+        (
+            {"max_tokens": "150"},
+            "SessionOptions: max_tokens must be a whole number of at least 1, got str",
+        ),
+        (
+            {"max_tokens": 0},
+            "SessionOptions: max_tokens must be a whole number of at least 1, got 0",
+        ),
+        (
+            {"parse_attempts": 0},
+            "SessionOptions: parse_attempts must be a whole number of at least 1, got 0",
+        ),
+    ],
+)
+async def test_options_that_are_none_fail_the_start_and_say_what_they_must_be(
+    kind: type[Diary], options: dict[str, Any], message: str
+) -> None:
+    one = new_engine(agent=kind(init_agent=SessionOptions(**options)))
+
+    with pytest.raises((TypeError, ValueError), match=message):
+        await one.begin(START)
 
     await one.end()
 

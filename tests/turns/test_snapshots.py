@@ -86,7 +86,9 @@ SAYS_WHAT = (
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    "value", [{1, 2}, object(), float("nan"), [b"bytes"], {("a", "b"): 1}], ids=repr
+    "value",
+    [{1, 2}, object(), float("nan"), [b"bytes"], {("a", "b"): 1}, {"a": [{1: "b"}]}],
+    ids=repr,
 )
 async def test_snapshot_that_json_cannot_hold_fails_the_start_and_says_what_to_return(
     value: Any,
