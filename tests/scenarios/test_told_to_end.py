@@ -14,6 +14,7 @@ from raypool.testing import MessagesServer
 from tests.programs import StartProgram, await_that, ray_address
 
 QUESTIONS = [f"question {number}" for number in range(4)]
+SECONDS = {"question 1": 4.0, "a story": 60.0, "another story": 60.0}
 
 PROGRAM = """
 import asyncio, sys
@@ -57,8 +58,8 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 @pytest.fixture
 def server() -> Iterator[MessagesServer]:
-    """Answers a story after a while, and everything else soon."""
-    with MessagesServer(latency=lambda call: 60.0 if "story" in call.prompt else 1.0) as server:
+    """Takes long enough for the question that runs when a signal comes."""
+    with MessagesServer(latency=lambda call: SECONDS.get(call.prompt, 0.5)) as server:
         yield server
 
 
