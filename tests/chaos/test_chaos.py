@@ -1,4 +1,4 @@
-"""Twenty kills at random moments: no answer is lost, none comes twice, no turn is run needlessly."""
+"""Twenty kills at random moments: no answer is lost, none comes twice, no turn runs needlessly."""
 
 from __future__ import annotations
 

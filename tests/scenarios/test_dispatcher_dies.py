@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from raypool import Agent, Budget, Halt, Pool, Prompt
 from raypool.backends import ScriptedBackend
 from tests.conftest import StartPool
+from tests.programs import StartProgram, ray_address
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -140,6 +142,40 @@ def test_task_of_a_worker_that_dies_with_the_dispatcher_runs_again(
     assert [future.result(DEADLINE_SECONDS).text for future in futures] == ["A", "B"]
     assert set(pool.workers) == set(victim)
     assert name in pool.workers
+
+
+DETACHED = """
+import sys
+from raypool import Pool
+from raypool.backends import ScriptedBackend
+
+replies = {"question": "answer", "a long one": "x" * 300_000}
+Pool.start(1, backend=ScriptedBackend(replies), name="outlives", detached=True)
+print("started", flush=True)
+"""
+
+
+def test_detached_pool_whose_program_is_gone_comes_back_too(
+    local_ray: None, start_program: StartProgram
+) -> None:
+    program = start_program(DETACHED, address=ray_address())
+    program.await_line("started")
+    assert program.end()[0] == 0
+
+    with closing_pool(Pool.connect("outlives")) as pool:
+        assert pool.submit("question", id="first").result(DEADLINE_SECONDS).text == "answer"
+        kill_dispatcher(pool)
+
+        assert pool.poll("first").text == "answer"
+        assert pool.submit("question").result(DEADLINE_SECONDS).text == "answer"
+
+
+@contextmanager
+def closing_pool(pool: Pool) -> Iterator[Pool]:
+    try:
+        yield pool
+    finally:
+        pool.stop()
 
 
 class Reviewed(Agent):
