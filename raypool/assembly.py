@@ -33,7 +33,6 @@ from raypool.messages import Rejoined
 from raypool.naming import Naming
 from raypool.overview import Overview
 from raypool.recorder import Recorder
-from raypool.records import AcceptedTask
 from raypool.rejoining import Rejoining, rejoin_all
 from raypool.replacing import Replacer
 from raypool.retries import Retries
@@ -45,9 +44,9 @@ from raypool.sender import Sender
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.tally import Tally
 from raypool.telemetry import Broadcast, EventHandler, HandlerThread
+from raypool.unshelving import Unshelving
+from raypool.watching import Watching
 from raypool.window import Window
-
-RESUME_PAGE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,8 @@ class Parts:
     book: BudgetBook
     intake: Intake
     sender: Sender
+    unshelving: Unshelving
+    watching: Watching
     listening: Listening
     scaler: Scaler
     overview: Overview
@@ -127,7 +128,8 @@ class Assembly:
             parts = self._join(ledger)
             if self._goes_on:
                 await self._rejoining(parts).take_over(rejoined)
-            await _resume(parts)
+            await parts.unshelving.start()
+            parts.sender.pump()
             parts.scaler.begin()
         except BaseException:
             await self._governors.close()
@@ -194,6 +196,7 @@ class Assembly:
         book.on_kept = tally.keep
         gates = self._new_gates(book)
         scheduler = self._new_scheduler(gates)
+        scheduler.shelves.fill(ledger.lanes(), totals.last_number)
         commits = GroupCommit(ledger)
         recorder = Recorder(commits, scheduler, self._desks, tally, self._broadcast)
         sender = Sender(
@@ -232,6 +235,14 @@ class Assembly:
             book=book,
             intake=intake,
             sender=sender,
+            unshelving=Unshelving(commits, scheduler, intake, sender),
+            watching=Watching(
+                ledger=commits,
+                scheduler=scheduler,
+                intake=intake,
+                sender=sender,
+                overview=overview,
+            ),
             listening=listening,
             scaler=scaler,
             overview=overview,
@@ -342,16 +353,3 @@ class Assembly:
             broadcast=self._broadcast,
             clock=self._clock,
         )
-
-
-async def _resume(parts: Parts) -> None:
-    """Give the workers what an earlier run has left."""
-    last = 0
-    while tasks := await _unfinished_after(parts.ledger, last):
-        parts.sender.record(await parts.intake.resume(tasks))
-        last = tasks[-1].number
-    parts.sender.pump()
-
-
-async def _unfinished_after(ledger: GroupCommit, number: int) -> list[AcceptedTask]:
-    return await ledger.read(lambda it: it.unfinished(number, RESUME_PAGE))

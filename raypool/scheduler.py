@@ -26,6 +26,7 @@ from raypool.routing import Routing
 from raypool.sending import Sending
 from raypool.sessions import Sessions
 from raypool.settling import Decided, Delayed, InVain, Settling
+from raypool.shelves import Shelves
 from raypool.task_record import TaskRecord
 
 SHORTEST_WAIT = 0.001
@@ -37,6 +38,7 @@ class Scheduler:
     Args:
         routing: the policy of the tasks without a role, and of each role that has none.
         role_routing: the policies of roles.
+        shelves: says which tasks are not kept here, and has them counted.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class Scheduler:
         clock: Clock,
         *,
         role_routing: Mapping[str, Routing] | None = None,
+        shelves: Shelves | None = None,
     ) -> None:
         self.roster = roster
         self.sessions = Sessions()
+        self.shelves = shelves or Shelves()
         self._retries = retries
         self._clock = clock
         self._backlog = Backlog(roster.accounts)
@@ -83,19 +87,19 @@ class Scheduler:
     @property
     def unfinished(self) -> int:
         """How many tasks have not ended, or have and their ending is not committed."""
-        return len(self._records)
+        return len(self._records) + self.shelves.count
 
     @property
     def unassigned(self) -> int:
         """How many unfinished tasks no worker has been given."""
-        return len(self._backlog) + len(self._places.standing_by)
+        return len(self._backlog) + len(self._places.standing_by) + self.shelves.count
 
     def unfinished_up_to(self, number: int) -> dict[str | None, int]:
         """By worker, how much is unfinished that was accepted as `number` or before.
 
         Those are tasks and notices; under `None`, the tasks that no worker has been given.
         """
-        counts: Counter[str | None] = Counter()
+        counts: Counter[str | None] = Counter({None: self.shelves.count_up_to(number)})
         for record in self._records.values():
             if record.is_accepted and not record.has_ended and record.number <= number:
                 counts[record.worker] += 1
@@ -104,7 +108,7 @@ class Scheduler:
         return dict(+counts)
 
     def get(self, task_id: str) -> TaskRecord | None:
-        """The task of that id, unless its ending is committed."""
+        """The task of that id, unless its ending is committed, or it is shelved."""
         return self._records.get(task_id)
 
     def reserve(self, record: TaskRecord) -> None:
@@ -112,7 +116,7 @@ class Scheduler:
         self._records[record.task.id] = record
 
     def forget(self, record: TaskRecord) -> None:
-        """Drop a task that was not accepted."""
+        """Drop a task that was not accepted, or is shelved."""
         del self._records[record.task.id]
 
     def release(self, record: TaskRecord, *, has_grown: bool) -> Decided | None:
@@ -122,6 +126,7 @@ class Scheduler:
         task when it ended at once, because nobody can have it.
         """
         self.forget(record)
+        self.shelves.leave(record)
         self._rivals.leave(record)
         if record.task.session is None:
             return None
@@ -132,6 +137,7 @@ class Scheduler:
     def assign(self, record: TaskRecord) -> Ending | None:
         """Give a committed task to a worker; its ending when nobody can have it."""
         record.is_accepted = True
+        self.shelves.enter(record)
         self._rivals.enter(record)
         if record.is_cancelled:
             return self._settling.end(record, "cancelled")
@@ -164,6 +170,7 @@ class Scheduler:
         """Take a task in that `worker` has asked for and run by itself."""
         self.reserve(record)
         record.is_accepted = True
+        self.shelves.enter(record)
         self._places.bind(record, worker)
         worker.held[record.number] = record
 
@@ -174,6 +181,7 @@ class Scheduler:
         """
         self.reserve(record)
         record.is_accepted = True
+        self.shelves.enter(record)
         self._rivals.enter(record)
         if record.task.session is not None:
             self.sessions.enter(record)
@@ -262,7 +270,8 @@ class Scheduler:
 
     def waiting_for(self, role: str | None) -> int:
         """How many tasks of that role no worker has been given, and any could have now."""
-        return next((len(line) for one, line in self._backlog if one == role), 0)
+        waiting = next((len(line) for one, line in self._backlog if one == role), 0)
+        return waiting + self.shelves.waiting_for(role)
 
     def remove(self, worker: WorkerRecord) -> list[Decided]:
         """Forget a worker that has nothing left, or is lost for good.
@@ -366,7 +375,11 @@ class Scheduler:
     def has_unassigned_up_to(self, number: int) -> bool:
         """Whether a task accepted as `number` or before waits that no worker has been given."""
         standing_by = self._places.standing_by
-        return self._backlog.has_up_to(number) or any(one <= number for one in standing_by)
+        return (
+            self._backlog.has_up_to(number)
+            or any(one <= number for one in standing_by)
+            or self.shelves.has_up_to(number)
+        )
 
     def _idle(self) -> list[WorkerRecord]:
         return [worker for worker in self.roster if not worker.takes_tasks]

@@ -13,6 +13,7 @@ from raypool.usage import Usage
 if TYPE_CHECKING:
     from raypool.capacity.gate import Reservation
     from raypool.line import Line
+    from raypool.shelf import Shelf
 
 
 class TaskRecord:
@@ -39,6 +40,7 @@ class TaskRecord:
         original: the task that this is a copy of, to be run a second time beside it.
         copy: the copy of it that another worker has.
         loser: once it has ended, the name of the worker that runs it in vain.
+        shelf: that of its lane, as long as it counts among those of the lane in memory.
     """
 
     __slots__ = (
@@ -54,6 +56,7 @@ class TaskRecord:
         "original",
         "reserved",
         "session_turns",
+        "shelf",
         "streams",
         "task",
         "tries",
@@ -83,6 +86,7 @@ class TaskRecord:
         self.original: TaskRecord | None = None
         self.copy: TaskRecord | None = None
         self.loser: str | None = None
+        self.shelf: Shelf | None = None
 
     @property
     def is_kept(self) -> bool:
