@@ -216,7 +216,6 @@ class Assembly:
         overview = Overview(
             config.name,
             self.links,
-            ledger=commits,
             scheduler=scheduler,
             gates=gates,
             book=book,
@@ -236,13 +235,7 @@ class Assembly:
             intake=intake,
             sender=sender,
             unshelving=Unshelving(commits, scheduler, intake, sender),
-            watching=Watching(
-                ledger=commits,
-                scheduler=scheduler,
-                intake=intake,
-                sender=sender,
-                overview=overview,
-            ),
+            watching=Watching(commits, scheduler, intake, sender),
             listening=listening,
             scaler=scaler,
             overview=overview,

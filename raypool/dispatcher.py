@@ -249,8 +249,8 @@ class Dispatcher:
         """One task as it is now, as `Found`; `None` when the ledger has none of that id."""
         parts = await self._running()
         record = parts.scheduler.get(task_id)
-        overview = parts.overview
-        found = await (overview.find_ended(task_id) if record is None else overview.find(record))
+        finding = parts.overview.find(record) if record else parts.watching.find_ended(task_id)
+        found = await finding
         return None if found is None else encode(found)
 
     async def ended(self, after: int, limit: int) -> bytes:

@@ -21,17 +21,15 @@ class Shelves:
     in the ledger only, and so are those that come after it in its lane, which keeps their order.
     What is bound to a session, a race or a worker is in no lane and always in memory.
 
-    Args:
+    Attributes:
         most: how many tasks are kept in memory, about: each lane has its part of them.
         fewest: how many of a lane are, however many lanes there are.
-
-    Attributes:
         on_low: called with a shelf from which more tasks should be read.
     """
 
     def __init__(self, most: int = MOST_IN_MEMORY, fewest: int = FEWEST_OF_A_LANE) -> None:
-        self._most = most
-        self._fewest = fewest
+        self.most = most
+        self.fewest = fewest
         self._shelves: dict[Lane, Shelf] = {}
         self.on_low: Callable[[Shelf], None] = lambda _: None
 
@@ -48,7 +46,7 @@ class Shelves:
     @property
     def room(self) -> int:
         """How many tasks of each lane are kept in memory."""
-        return max(self._fewest, self._most // max(1, len(self._shelves)))
+        return max(self.fewest, self.most // max(1, len(self._shelves)))
 
     def fill(self, unfinished: Mapping[Lane, int], last_number: int) -> None:
         """Have all those shelved that an earlier run has left, up to `last_number`."""

@@ -27,17 +27,24 @@ T = TypeVar("T")
 class Unshelving:
     """Has the tasks of a shelf go on in memory once few of their lane are there.
 
-    What cannot be read is asked for again every second, until the pool stops.
+    What cannot be read is asked for again after `again_seconds`, until the pool stops.
     """
 
     def __init__(
-        self, ledger: GroupCommit, scheduler: Scheduler, intake: Intake, sender: Sender
+        self,
+        ledger: GroupCommit,
+        scheduler: Scheduler,
+        intake: Intake,
+        sender: Sender,
+        *,
+        again_seconds: float = AGAIN_SECONDS,
     ) -> None:
         self._ledger = ledger
         self._scheduler = scheduler
         self._shelves = scheduler.shelves
         self._intake = intake
         self._sender = sender
+        self._again_seconds = again_seconds
         self._shelves.on_low = self._begin_to_read
 
     async def start(self) -> None:
@@ -109,4 +116,4 @@ class Unshelving:
                 if not is_told:
                     logger.warning("tasks wait that cannot be read, and are asked for: %s", error)
                 is_told = True
-                await asyncio.sleep(AGAIN_SECONDS)
+                await asyncio.sleep(self._again_seconds)

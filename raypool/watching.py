@@ -5,7 +5,6 @@ from __future__ import annotations
 from raypool.group_commit import GroupCommit
 from raypool.intake import Intake
 from raypool.messages import Delivery, Found
-from raypool.overview import Overview
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
 
@@ -14,19 +13,12 @@ class Watching:
     """Adds clients to those who wait for tasks, wherever these are."""
 
     def __init__(
-        self,
-        *,
-        ledger: GroupCommit,
-        scheduler: Scheduler,
-        intake: Intake,
-        sender: Sender,
-        overview: Overview,
+        self, ledger: GroupCommit, scheduler: Scheduler, intake: Intake, sender: Sender
     ) -> None:
         self._ledger = ledger
         self._scheduler = scheduler
         self._intake = intake
         self._sender = sender
-        self._overview = overview
 
     async def watch(self, client: str, ticket: int, task_id: str) -> Found | None:
         """Have the end of a task delivered to this client too, under `ticket`.
@@ -35,7 +27,7 @@ class Watching:
         """
         was_nowhere = False
         while (found := self._watch_live(client, ticket, task_id)) is None:
-            found = await self._overview.find_ended(task_id)
+            found = await self.find_ended(task_id)
             if found is None or found.ending is not None:
                 return found
             if self._scheduler.get(task_id) is not None:
@@ -73,6 +65,14 @@ class Watching:
                         Delivery(ticket, late.ending, output_type=late.task.output_type)
                     )
         return deliveries
+
+    async def find_ended(self, task_id: str) -> Found | None:
+        """A task as the ledger has it; `None` when it has none of that id."""
+        known = await self._ledger.read(lambda ledger: ledger.find(task_id))
+        if known is None or known.ending is None:
+            return None if known is None else Found(known.task)
+        ending = known.ending
+        return Found(known.task, ending, ending.state, ending.worker, ending.attempts)
 
     def _watch_live(self, client: str, ticket: int, task_id: str) -> Found | None:
         record = self._scheduler.get(task_id)

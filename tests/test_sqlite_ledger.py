@@ -153,11 +153,11 @@ class TestFaults:
             file.seek(PAGE_BYTES)
             file.write(b"\xff" * (path.stat().st_size - PAGE_BYTES))
 
-        ledger = SqliteLedger(path)
-
-        with pytest.raises(LedgerError, match=r"it is damaged; .*\.recover"):
+        with (
+            pytest.raises(LedgerError, match=r"it is damaged; .*\.recover"),
+            closing(SqliteLedger(path)) as ledger,
+        ):
             ledger.unfinished(0, 1000)
-        ledger.close()
 
     def test_column_that_cannot_be_read_is_damage(self, ledger: SqliteLedger) -> None:
         ledger.accept([task(1)])
