@@ -132,20 +132,21 @@ class House:
         await self.unshelving.start()
         self.sender.pump()
 
-    def restart(self) -> House:
-        """Die at once; another house on the same ledger."""
-        self.sender.deafen()
-        self.sender.close()
+    async def restart(self) -> House:
+        """Die with what is being committed; another house on the same ledger."""
+        await self.die()
         shelves = self.scheduler.shelves
         return House(most=shelves.most, fewest=shelves.fewest, file=self.file)
 
-    def stop(self) -> None:
-        """Let nothing go on any more, and remove the ledger."""
+    async def die(self) -> None:
+        """Hear and do nothing more."""
         self.sender.deafen()
         self.sender.close()
         self.file.gate.set()
         for link in self.links.values():
             link.gate.set()
+        await self.ledger.write(lambda _: None)
+        await self.ledger.read(lambda _: None)
 
     async def finish(self) -> None:
         """Wait until all that was accepted so far has ended, and its ending is recorded."""

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
 async def house() -> AsyncIterator[House]:
     house = House()
     yield house
-    house.stop()
+    await house.die()
     await house.ledger.close()
 
 
@@ -217,7 +217,7 @@ async def test_later_run_reads_a_page_of_each_lane_and_goes_on(house: House) -> 
     await house.submit("mine", *(ask(n, tenant=f"tenant {n % 2}") for n in range(1, 61)))
     await house.submit("mine", *(ask(n, session="chat") for n in range(61, 66)))
 
-    later = house.restart()
+    later = await house.restart()
     later.desks.of("mine")
     await later.resume()
 
@@ -227,7 +227,7 @@ async def test_later_run_reads_a_page_of_each_lane_and_goes_on(house: House) -> 
     await later.finish()
     assert later.file.totals().unfinished == 0
     assert set(await later.collect("mine")) <= set(range(1, 66))
-    later.stop()
+    await later.die()
 
 
 async def test_page_that_cannot_be_read_is_asked_for_again(
