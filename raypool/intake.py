@@ -100,12 +100,16 @@ class Intake:
         only = worker.name if outcome.is_paused else None
         task = AcceptedTask(outcome.number, asked.id, asked.prompt, worker.role, worker=only)
         record = TaskRecord(task)
-        await self._ledger.accept([task])
+        self._scheduler.reserve(record)
+        try:
+            await self._ledger.accept([task])
+        except LedgerError:
+            self._scheduler.forget(record)
+            raise
         if not outcome.is_paused:
             self._scheduler.adopt(worker, record)
             return None
         record.is_paused = True
-        self._scheduler.reserve(record)
         ending = self._assign(record, {})
         return None if ending is None else Ended(record, ending)
 

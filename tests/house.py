@@ -18,6 +18,7 @@ from raypool.hedger import Hedger
 from raypool.hedging import Hedging
 from raypool.intake import Intake
 from raypool.lane import Lane
+from raypool.ledger import KnownTask
 from raypool.messages import Receipt, Submission
 from raypool.recorder import Recorder
 from raypool.records import AcceptedTask
@@ -45,14 +46,22 @@ class SlowLedger(SqliteLedger):
         gate: pages wait for it.
         failures: how many reads of pages will fail.
         pages: how many were read.
+        single_gate: what is found of a single task waits for it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.gate = threading.Event()
         self.gate.set()
+        self.single_gate = threading.Event()
+        self.single_gate.set()
         self.failures = 0
         self.pages = 0
+
+    def find(self, task_id: str) -> KnownTask | None:
+        found = super().find(task_id)
+        self.single_gate.wait(PATIENCE)
+        return found
 
     def unfinished_in(self, lane: Lane | None, after: int, limit: int) -> list[AcceptedTask]:
         page = super().unfinished_in(lane, after, limit)

@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from raypool.messages import Found, Submission
+from raypool.messages import Answer, Asked, Found, Outcome, Submission
+from raypool.records import AcceptedTask
+from raypool.settling import Decided
+from raypool.task_record import TaskRecord
 from raypool.telemetry import TelemetryEvent
 from tests.house import House
 
@@ -122,21 +125,71 @@ async def test_shelved_task_is_cancelled_before_it_is_read(house: House) -> None
     assert house.file.totals().cancelled == 2
 
 
-async def test_task_that_is_cancelled_while_its_page_is_read_does_not_run(house: House) -> None:
+async def test_task_that_is_cancelled_while_its_page_is_read_ends_once(house: House) -> None:
     hold(house)
-    await house.submit("mine", *asks(*range(1, 21)))
     house.file.gate.clear()
+    await house.submit("mine", *asks(*range(1, 21)))
     let_go(house)
     await house.reach(lambda: house.scheduler.unfinished - house.shelved <= 2)
 
-    house.unshelving.cancel_all(["task-7", "task-8"])
+    house.unshelving.cancel_all(["task-7", "task-20"])
     house.file.gate.set()
     await house.finish()
 
-    # The reader reads one after the other: the page was there first, and its tasks had begun.
-    states = {end.task.number: end.ending.state for end in house.file.ended(0, 100)}
-    assert len(states) == 20
-    assert sorted(house.sent()) == sorted(set(house.sent()))
+    ends = await house.collect("mine")
+    assert ends == {n: [n] for n in range(1, 21)}
+    assert house.file.totals().cancelled >= 1
+
+
+async def test_task_that_ends_while_a_watcher_looks_it_up_is_not_run_again(house: House) -> None:
+    hold(house)
+    house.file.gate.clear()
+    await house.submit("mine", *asks(*range(1, 21)))
+    let_go(house)
+    await house.reach(lambda: house.scheduler.unfinished - house.shelved <= 2)
+    house.file.single_gate.clear()
+    house.desks.of("yours")
+    watching = asyncio.create_task(house.watching.watch("yours", 1, "task-7"))
+    await asyncio.sleep(0)
+
+    house.file.gate.set()
+    await house.reach(lambda: 7 in house.sent() and house.scheduler.get("task-7") is None)
+    house.file.single_gate.set()
+    found = await watching
+    await house.finish()
+
+    assert found is not None
+    assert found.ending is not None
+    assert house.sent().count(7) == 1
+
+
+async def test_task_that_is_being_accepted_is_not_taken_from_a_page(house: House) -> None:
+    hold(house)
+    await house.submit("mine", *asks(*range(1, 21)))
+    number = house.intake.take_number()
+    await house.submit("mine", ask(22))
+    late = TaskRecord(AcceptedTask(number, "late", "why?"))
+    house.scheduler.reserve(late)
+
+    assert house.intake.unshelve([late.task]) == []
+    assert house.scheduler.get("late") is late
+
+
+async def test_task_of_an_agents_own_is_not_read_as_one_that_is_shelved(house: House) -> None:
+    hold(house)
+    number = house.intake.take_number()
+    await house.submit("mine", *asks(*range(1, 21)))
+
+    asked = Outcome(number, Answer("42", 1.0), asked=Asked("own", "and so?"))
+    assert await house.intake.adopt(house.workers[0], asked) is None
+    let_go(house)
+    settled = house.scheduler.settle(house.workers[0], asked)
+    assert isinstance(settled, Decided)
+    house.sender.settled([settled])
+    await house.finish()
+
+    assert number not in house.sent()
+    assert house.file.totals().completed == 21
 
 
 async def test_all_shelved_tasks_may_be_cancelled(house: House) -> None:
