@@ -13,7 +13,7 @@ from raypool.records import AcceptedTask
 from raypool.settling import Decided
 from raypool.task_record import TaskRecord
 from raypool.telemetry import TelemetryEvent
-from tests.house import House
+from tests.house import PATIENCE, House
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
 
@@ -116,9 +116,11 @@ async def test_shelved_task_is_cancelled_before_it_is_read(house: House) -> None
 
     house.unshelving.cancel_all(["task-15", "task-20", "task-99"])
 
-    await house.reach(lambda: house.scheduler.shelves.count == 12)
-    await house.sender.settle_all(0.01)
+    async with asyncio.timeout(PATIENCE):
+        while len(await house.collect("mine")) < 2:
+            await asyncio.sleep(0.001)
     assert await house.collect("mine") == {15: [15], 20: [20]}
+    assert house.shelved == 12
     let_go(house)
     await house.finish()
     assert sorted(house.sent()) == [n for n in range(1, 21) if n not in (15, 20)]
@@ -173,6 +175,20 @@ async def test_task_that_is_being_accepted_is_not_taken_from_a_page(house: House
 
     assert house.intake.unshelve([late.task]) == []
     assert house.scheduler.get("late") is late
+
+
+async def test_shelved_task_goes_on_though_its_id_is_being_accepted_again(house: House) -> None:
+    hold(house)
+    await house.submit("mine", *asks(*range(1, 21)))
+    again = TaskRecord(AcceptedTask(house.intake.last_number + 1, "task-7", "why?"))
+    house.scheduler.reserve(again)
+    [page] = house.file.find_all(["task-7"]).values()
+
+    house.intake.unshelve([page.task])
+
+    record = house.scheduler.get("task-7")
+    assert record is not None
+    assert (record.number, record.watchers) == (7, [("mine", 7)])
 
 
 async def test_task_of_an_agents_own_is_not_read_as_one_that_is_shelved(house: House) -> None:
