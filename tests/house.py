@@ -154,6 +154,7 @@ class House:
         self.file.gate.set()
         for link in self.links.values():
             link.gate.set()
+        await self.sender.settle_all(PATIENCE)
         await self.ledger.write(lambda _: None)
         await self.ledger.read(lambda _: None)
 
