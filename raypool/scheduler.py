@@ -53,7 +53,7 @@ class Scheduler:
     ) -> None:
         self.roster = roster
         self.sessions = Sessions()
-        self.shelves = shelves or Shelves()
+        self.shelves = Shelves() if shelves is None else shelves
         self._retries = retries
         self._clock = clock
         self._backlog = Backlog(roster.accounts)
@@ -70,7 +70,8 @@ class Scheduler:
             copies=self._copies,
         )
         self._dealing = Dealing(roster, self._backlog, self._rivals, self._ready, retries)
-        self._sending = Sending(roster, self._backlog, self._ready, self._dealing, self._places)
+        waiting = (self._backlog, self._ready, self._dealing, self._places)
+        self._sending = Sending(roster, *waiting, shelves=self.shelves)
         self._settling = Settling(
             roster,
             self._places,
@@ -173,6 +174,7 @@ class Scheduler:
         self.shelves.enter(record)
         self._places.bind(record, worker)
         worker.held[record.number] = record
+        self.shelves.leave(record)
 
     def take_over(self, worker: WorkerRecord, record: TaskRecord, *, is_kept: bool) -> None:
         """Go on with a task that `worker` has begun for a scheduler that is no more.
@@ -192,6 +194,7 @@ class Scheduler:
         else:
             worker.held[record.number] = record
             worker.sent += 1
+            self.shelves.leave(record)
 
     def cancel(self, record: TaskRecord) -> Ending | None:
         """Cancel a task; its ending, or `None` when that must come from elsewhere.

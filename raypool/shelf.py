@@ -16,7 +16,7 @@ class Shelf:
     Attributes:
         lane: whose tasks they are.
         count: how many there are.
-        in_memory: how many tasks of the lane have been taken in, and are not recorded.
+        waiting: how many tasks of the lane are in memory and were never sent to a worker.
         read_to: the number up to which all are in memory, or have ended.
         last: the highest number on the shelf, and of those that have been there.
         is_being_read: a page is on its way.
@@ -27,17 +27,17 @@ class Shelf:
         "_out",
         "_watchers",
         "count",
-        "in_memory",
         "is_being_read",
         "lane",
         "last",
         "read_to",
+        "waiting",
     )
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
         self.count = 0
-        self.in_memory = 0
+        self.waiting = 0
         self.read_to = 0
         self.last = 0
         self.is_being_read = False

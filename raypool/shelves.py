@@ -17,13 +17,15 @@ FEWEST_OF_A_LANE = 20
 class Shelves:
     """A shelf for each lane that has more tasks than are kept in memory.
 
-    The lanes share the room in memory evenly. A task for which there is none is *shelved*: it is
-    in the ledger only, and so are those that come after it in its lane, which keeps their order.
-    What is bound to a session, a race or a worker is in no lane and always in memory.
+    A task for which there is no room in memory is *shelved*: it is in the ledger only, and so are
+    those that come after it in its lane, which keeps their order. The lanes with shelved tasks
+    share the room evenly, and some of each are in memory, however many lanes there are. What a
+    worker was sent takes no room; what is bound to a session, a race or a worker is in no lane and
+    always in memory.
 
     Attributes:
-        most: how many tasks are kept in memory, about: each lane has its part of them.
-        fewest: how many of a lane are, however many lanes there are.
+        most: how many tasks that were never sent are kept in memory, about.
+        fewest: how many of each lane are.
         on_low: called with a shelf from which more tasks should be read.
     """
 
@@ -31,7 +33,13 @@ class Shelves:
         self.most = most
         self.fewest = fewest
         self._shelves: dict[Lane, Shelf] = {}
+        self._waiting = 0
+        self._crowded = 0
         self.on_low: Callable[[Shelf], None] = lambda _: None
+
+    def __len__(self) -> int:
+        """How many lanes there are."""
+        return len(self._shelves)
 
     @property
     def count(self) -> int:
@@ -44,14 +52,15 @@ class Shelves:
         return all(shelf.is_empty for shelf in self._shelves.values())
 
     @property
-    def room(self) -> int:
-        """How many tasks of each lane are kept in memory."""
-        return max(self.fewest, self.most // max(1, len(self._shelves)))
+    def share(self) -> int:
+        """How many tasks of a lane with shelved ones are kept in memory."""
+        return max(self.fewest, self.most // max(1, self._crowded))
 
     def fill(self, unfinished: Mapping[Lane, int], last_number: int) -> None:
         """Have all those shelved that an earlier run has left, up to `last_number`."""
         for lane, count in unfinished.items():
             self._shelf(lane).fill(count, last_number)
+        self._crowded = len(unfinished)
 
     def all_low(self) -> list[Shelf]:
         """The shelves from which more tasks should be read."""
@@ -63,9 +72,9 @@ class Shelves:
         if lane is None or record.is_cancelled:
             return False
         shelf = self._shelf(lane)
-        has_room = shelf.is_empty and shelf.in_memory < self.room
-        if has_room or not shelf.fits(record.number):
+        if (shelf.is_empty and self._has_room(shelf)) or not shelf.fits(record.number):
             return False
+        self._crowded += shelf.is_empty
         first, *others = record.watchers
         shelf.put(record.number, first, streams=record.streams)
         for watcher in others:
@@ -96,19 +105,17 @@ class Shelves:
         lane = lane_of(record.task)
         if lane is not None:
             record.shelf = shelf = self._shelf(lane)
-            shelf.in_memory += 1
+            shelf.waiting += 1
+            self._waiting += 1
             shelf.pass_by(record.number)
 
     def leave(self, record: TaskRecord) -> None:
-        """A task that went on in memory has ended, and is dealt with."""
+        """A task in memory is sent, or has ended without that."""
         shelf, record.shelf = record.shelf, None
-        if shelf is None:
-            return
-        shelf.in_memory -= 1
-        if self._is_low(shelf):
-            self.on_low(shelf)
-        else:
-            self._drop_if_done(shelf)
+        if shelf is not None:
+            shelf.waiting -= 1
+            self._waiting -= 1
+            self._look_at(shelf)
 
     def give_up(self, record: TaskRecord) -> None:
         """A task was not accepted, though it may be in the ledger: it does not go on here."""
@@ -118,15 +125,14 @@ class Shelves:
 
     def have_read(self, shelf: Shelf, number: int | None) -> None:
         """All of a shelf up to `number` were taken in; `None` when the ledger had no more."""
+        was_empty = shelf.is_empty
         shelf.have_read(number)
-        if self._is_low(shelf):
-            self.on_low(shelf)
-        else:
-            self._drop_if_done(shelf)
+        self._crowded -= shelf.is_empty and not was_empty
+        self._look_at(shelf)
 
     def page_of(self, shelf: Shelf, most: int) -> int:
         """How many tasks are read from a shelf at once, `most` of them at most."""
-        return max(1, min(most, self.room - shelf.in_memory))
+        return max(1, min(most, self.share - shelf.waiting))
 
     def waiting_for(self, role: str | None) -> int:
         """How many shelved tasks are of a role."""
@@ -153,10 +159,18 @@ class Shelves:
         lane = lane_of(task)
         return None if lane is None else self._shelves.get(lane)
 
+    def _has_room(self, shelf: Shelf) -> bool:
+        if shelf.waiting < self.fewest:
+            return True
+        return self._waiting < self.most and shelf.waiting < self.share
+
     def _is_low(self, shelf: Shelf) -> bool:
         is_idle = not (shelf.is_empty or shelf.is_being_read)
-        return is_idle and 2 * shelf.in_memory < self.room
+        return is_idle and 2 * shelf.waiting < self.share
 
-    def _drop_if_done(self, shelf: Shelf) -> None:
-        if not shelf.in_memory and shelf.is_empty and not shelf.is_being_read:
+    def _look_at(self, shelf: Shelf) -> None:
+        """Have more of it read, or forget it, or neither."""
+        if self._is_low(shelf):
+            self.on_low(shelf)
+        elif not shelf.waiting and shelf.is_empty and not shelf.is_being_read:
             del self._shelves[shelf.lane]

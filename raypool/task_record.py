@@ -40,7 +40,7 @@ class TaskRecord:
         original: the task that this is a copy of, to be run a second time beside it.
         copy: the copy of it that another worker has.
         loser: once it has ended, the name of the worker that runs it in vain.
-        shelf: that of its lane, as long as it counts among those of the lane in memory.
+        shelf: that of its lane, until it is sent to a worker for the first time.
     """
 
     __slots__ = (

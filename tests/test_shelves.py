@@ -68,7 +68,7 @@ def test_what_exceeds_the_room_is_shelved_and_all_that_comes_after_it() -> None:
     assert told.shelves.count == 4
 
 
-def test_lanes_share_the_room_but_each_has_some() -> None:
+def test_lanes_share_the_room_and_each_has_some() -> None:
     told = Told(most=4, fewest=2)
 
     assert told.accept(1, 2, 3, tenant="a") == []
@@ -189,14 +189,35 @@ def test_shelf_whose_tasks_have_all_ended_is_empty_after_a_page_of_none() -> Non
 
 
 def test_lane_without_tasks_is_forgotten() -> None:
-    told = Told(most=4, fewest=1)
+    told = Told()
     told.accept(1, tenant="a")
     told.accept(2, tenant="b")
-    assert told.shelves.room == 2
 
     told.end(1)
 
-    assert told.shelves.room == 4
+    assert len(told.shelves) == 1
+
+
+def test_lane_that_is_large_has_the_room_that_many_small_ones_leave() -> None:
+    told = Told(most=100, fewest=2)
+    for number in range(1, 41):
+        told.accept(number, tenant=f"tenant {number}")
+
+    assert len(told.accept(*range(41, 141))) == 40
+    assert told.shelves.share == 100
+
+
+def test_task_that_was_sent_and_ends_counts_once() -> None:
+    told = Told()
+    told.accept(*range(1, 8))
+    [one] = [told.inside[1]]
+
+    for _ in range(3):
+        told.shelves.leave(one)
+
+    assert told.low == []
+    told.end(2, 3)
+    assert len(told.low) == 1
 
 
 def test_how_many_wait_up_to_a_number_is_never_said_to_be_too_few() -> None:

@@ -37,14 +37,16 @@ def asks(*tickets: int) -> list[Submission]:
 
 
 def hold(house: House) -> None:
-    """Have every turn wait."""
-    for link in house.links.values():
-        link.gate.clear()
+    """Have no worker be sent anything."""
+    for worker in house.workers:
+        worker.halted = "on hold"
 
 
 def let_go(house: House) -> None:
-    for link in house.links.values():
-        link.gate.set()
+    for worker in house.workers:
+        worker.halted = None
+    for worker in house.workers:
+        house.sender.settled(house.scheduler.resume(worker))
 
 
 async def test_tasks_that_exceed_the_room_are_shelved_and_all_of_them_run(house: House) -> None:
@@ -73,12 +75,12 @@ async def test_each_worker_has_its_tasks_in_the_order_in_which_they_were_asked(
         assert sent == list(range(place, 61, 2))
 
 
-async def test_no_more_of_a_lane_is_in_memory_than_there_is_room_for(house: House) -> None:
+async def test_no_more_tasks_of_a_lane_wait_in_memory_than_there_is_room_for(house: House) -> None:
     in_memory: list[int] = []
 
     await house.submit("mine", *asks(*range(1, 201)))
     while house.scheduler.unfinished:
-        in_memory.append(house.scheduler.unfinished - house.shelved)
+        in_memory.append(sum(len(worker.line) for worker in house.workers))
         await asyncio.sleep(0)
 
     assert max(in_memory) <= house.scheduler.shelves.most
