@@ -14,7 +14,7 @@ from tests.scenarios.watching import watching
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(120)]
 
-TASKS = 60
+TASKS = 30
 SCALED = RetryPolicy(max_attempts=2, initial_seconds=0.1, max_seconds=0.8)
 """Waits of a hundredth to a fifth of those that users have."""
 

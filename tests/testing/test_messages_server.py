@@ -396,7 +396,6 @@ class TestFaults:
             ["message_start", "content_block_start", "error"],
         ]
 
-
     def test_nobody_listens_while_it_is_unreachable(self) -> None:
         with MessagesServer() as server, httpx2.Client(verify=False, trust_env=False) as http:
             url = f"{server.url}/v1/messages"
