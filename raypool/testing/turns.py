@@ -32,7 +32,9 @@ def with_open_backend(
 ) -> Callable[Concatenate[Owner, Backend, Options], None]:
     """Run `test` on an event loop of its own, with the backend prepared and open."""
 
-    def run(self: Owner, backend: Backend, *args: Options.args, **options: Options.kwargs) -> None:
+    def run(
+        self: Owner, backend: Backend, /, *args: Options.args, **options: Options.kwargs
+    ) -> None:
         async def scenario() -> None:
             async with asyncio.timeout(self.timeout), opened(backend.prepare()) as ready:
                 await test(self, ready, *args, **options)
