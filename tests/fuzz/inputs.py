@@ -74,12 +74,10 @@ rows = st.dictionaries(
     st.sampled_from(["prompt", "messages", "id", "custom_id", "metadata", "text", "error"]) | texts,
     json_values | st.lists(messages, max_size=2),
     max_size=4,
+) | st.fixed_dictionaries(
+    {"prompt": st.text(min_size=1, max_size=12) | scalars},
+    optional={"id": st.integers(0, 99) | texts, "topic": json_values, "usage": scalars},
 )
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be written down."""
-    return text.encode(errors="replace").decode() == text
 
 
 def travels(value: object) -> bool:

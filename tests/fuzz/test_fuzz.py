@@ -10,9 +10,10 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -29,12 +30,13 @@ from raypool.records import AcceptedTask, Ending
 from raypool.response import Response
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.task import check_task
+from raypool.unicode import is_unicode
 from tests.fuzz import inputs
 from tests.fuzz.inputs import BATCH, TIMES, fuzz, gathered
 
-ROW_BATCHES = 120
-TASK_BATCHES = 120
-LEDGER_BATCHES = 60
+ROW_BATCHES = 130
+TASK_BATCHES = 40
+LEDGER_BATCHES = 30
 SUBMITTED = 2_000
 LOOKUPS = 100
 COMMAND_LINES = 600
@@ -117,7 +119,7 @@ def test_every_task_is_good_or_says_what_is_wrong_with_it(batch: list[Task]) -> 
             check_readable(str(error))
 
 
-unicode_texts = st.text(max_size=20) | st.sampled_from(inputs.NASTY).filter(inputs.is_unicode)
+unicode_texts = st.text(max_size=20) | st.sampled_from(inputs.NASTY).filter(is_unicode)
 unicode_json = inputs.json_values.filter(inputs.travels)
 accepted = st.builds(
     AcceptedTask,
@@ -167,11 +169,13 @@ def pool(local_ray: None) -> Iterator[Pool]:
 
 
 @fuzz(LOOKUPS)
-@given(task_id=inputs.texts | inputs.python_values)
-def test_whatever_id_is_looked_up_is_known_or_not(pool: Pool, task_id: object) -> None:
-    for look_up in (pool.poll, pool.future):
+@given(name=inputs.texts | inputs.python_values)
+def test_no_name_of_a_task_or_worker_is_a_defect(pool: Pool, name: object) -> None:
+    verbs: list[Callable[[Any], object]] = [pool.poll, pool.future, pool.interrupt, pool.resume]
+    verbs.append(lambda worker: pool.notify(worker, "news"))
+    for verb in verbs:
         with pytest.raises(RaypoolError) as raised:
-            look_up(task_id)  # type: ignore[arg-type]
+            verb(name)
         check_readable(str(raised.value))
 
 
