@@ -32,9 +32,7 @@ def with_open_backend(
 ) -> Callable[Concatenate[Owner, Backend, Options], None]:
     """Run `test` on an event loop of its own, with the backend prepared and open."""
 
-    def run(
-        self: Owner, backend: Backend, /, *args: Options.args, **options: Options.kwargs
-    ) -> None:
+    def run(self: Owner, backend: Backend, *args: Options.args, **options: Options.kwargs) -> None:
         async def scenario() -> None:
             async with asyncio.timeout(self.timeout), opened(backend.prepare()) as ready:
                 await test(self, ready, *args, **options)
@@ -42,7 +40,7 @@ def with_open_backend(
         asyncio.run(scenario())
 
     functools.update_wrapper(run, test)
-    return run
+    return run  # type: ignore[return-value]  # pytest gives the backend by its name
 
 
 @asynccontextmanager
