@@ -212,6 +212,9 @@ class FakeRecorder:
                 followed.append(Ended(*decided))
         return followed
 
+    async def settle(self) -> None:
+        return None
+
     @property
     def states(self) -> dict[int, str]:
         return {number: ending.state for number, ending in self.endings.items()}

@@ -11,6 +11,7 @@ from raypool.capacity.budget import BudgetBook, Limit
 from raypool.capacity.estimates import FALLBACK_MAX_TOKENS
 from raypool.capacity.limit_gate import LimitGate, unknown_price
 from raypool.capacity.share import Share
+from raypool.capacity.standstill import Standstill
 from raypool.capacity.usage_log import UsageLog
 from raypool.clock import Clock
 from raypool.config import Budget, Price, RateLimit
@@ -38,6 +39,7 @@ class Gates:
         has_memory: each worker has one conversation for its whole life.
         new_share: makes the pool's share of the limits that such turns have.
         tell: is told when the budget is spent, and when sending stops and goes on.
+        standstill: closes them all.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Gates:
         has_memory: bool,
         new_share: NewShare,
         tell: Tell,
+        standstill: Standstill | None = None,
     ) -> None:
         self._book = book
         self._clock = clock
@@ -56,6 +59,7 @@ class Gates:
         self._has_memory = has_memory
         self._new_share = new_share
         self._tell = tell
+        self._standstill = standstill or Standstill()
         self._gates: dict[tuple[str, Terms], LimitGate] = {}
         self._breakers: dict[Account, Breaker] = {}
         self._shares: dict[tuple[Account, RateLimit], Share] = {}
@@ -84,7 +88,8 @@ class Gates:
     @property
     def why(self) -> str | None:
         """Why nothing is sent of a role, or of all; `None` while something is."""
-        return next((why for gate in self._gates.values() if (why := gate.why)), None)
+        reasons = (gate.why for gate in self._gates.values())
+        return self._standstill.why or next(filter(None, reasons), None)
 
     def limits(self) -> list[LimitStatus]:
         """What limits the sending now."""
@@ -125,6 +130,7 @@ class Gates:
             log=self._logs[share][1],
             table=self._prices,
             has_memory=self._has_memory,
+            standstill=self._standstill,
         )
 
     def _tell_of_budget(self, limit: Limit) -> None:

@@ -10,6 +10,7 @@ from raypool.capacity.budget import NOTHING, BudgetBook, Cost
 from raypool.capacity.estimates import Estimates, Need, Size
 from raypool.capacity.gate import Reservation
 from raypool.capacity.share import SettleVerdict, Share, Ticket
+from raypool.capacity.standstill import Standstill
 from raypool.capacity.usage_log import UsageLog
 from raypool.config import Price
 from raypool.messages import Answer, Outcome, Terms
@@ -78,6 +79,7 @@ class LimitGate:
         log: notes what the share has sent.
         table: what models cost, by the user.
         has_memory: each worker has one conversation for its whole life.
+        standstill: closes all gates of the pool.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class LimitGate:
         log: UsageLog,
         table: Mapping[str, Price],
         has_memory: bool = False,
+        standstill: Standstill | None = None,
     ) -> None:
         self.terms = terms
         self.share = share
@@ -99,12 +102,14 @@ class LimitGate:
         self._log = log
         self._estimates = Estimates(terms)
         self._has_memory = has_memory
+        self._standstill = standstill or Standstill()
         self._waits_for_share = False
         self._waits_for_probe = False
 
     @property
     def is_wide_open(self) -> bool:
-        return not (self.share.is_limiting or self._book.is_limiting or self.breaker.is_open)
+        is_limited = self.share.is_limiting or self._book.is_limiting or self.breaker.is_open
+        return not is_limited and self._standstill.why is None
 
     @property
     def is_broken(self) -> bool:
@@ -113,10 +118,11 @@ class LimitGate:
 
     @property
     def why(self) -> str | None:
-        return self.breaker.why or self._why_unpriced() or self._book.why or self._why_share()
+        why = self._standstill.why or self.breaker.why
+        return why or self._why_unpriced() or self._book.why or self._why_share()
 
     def reserve(self, record: TaskRecord) -> bool:
-        if self._lacks_price:
+        if self._lacks_price or self._standstill.why is not None:
             return False
         is_probe = self.breaker.is_open
         if is_probe and self.breaker.opens_in() != 0:
