@@ -18,6 +18,7 @@ from raypool.config import PoolConfig
 from raypool.crew import Crew, await_ready
 from raypool.desk import Desks
 from raypool.errors import LedgerError, PoolStartError
+from raypool.fingerprints import Fingerprints
 from raypool.governor_link import GovernorLinks
 from raypool.group_commit import GroupCommit
 from raypool.hedger import Hedger
@@ -107,6 +108,7 @@ class Assembly:
         self._clock = clock
         self._governors = GovernorLinks(clock, on_lease)
         self._desks = Desks(clock)
+        self._fingerprints = Fingerprints()
         self._broadcast = Broadcast(clock, config.name)
         self.links: dict[str, WorkerLink] = {}
 
@@ -205,7 +207,14 @@ class Assembly:
             broadcast=self._broadcast,
             clock=self._clock,
         )
-        intake = Intake(commits, scheduler, self._desks, self._broadcast, totals.last_number)
+        intake = Intake(
+            commits,
+            scheduler,
+            self._desks,
+            self._broadcast,
+            last_number=totals.last_number,
+            fingerprints=self._fingerprints,
+        )
         sender.adopt = intake.adopt
         listening = Listening(self.links, self._broadcast)
         handler_thread = self._begin_telemetry(scheduler.roster)
@@ -271,7 +280,9 @@ class Assembly:
         role = self.naming.role_of(name)
         settings = self._config.by_role[role]
         window = functools.partial(Window, settings.concurrency, settings.mailbox_limit)
-        gate = gates.of(role, self.links[name].terms, settings.rate_limit)
+        terms = self.links[name].terms
+        self._fingerprints.know(role, terms.answers)
+        gate = gates.of(role, terms, settings.rate_limit)
         return WorkerRecord(name, role, window, gate)
 
     def _new_hedger(self, scheduler: Scheduler, tally: Tally) -> Hedger:

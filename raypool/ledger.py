@@ -196,6 +196,13 @@ class Ledger(Protocol):
         """
 
     @abstractmethod
+    def restate(self, fingerprints: Mapping[int, bytes]) -> None:
+        """Keep other fingerprints, by number, of tasks that are asked of another model now.
+
+        Those that have ended keep theirs.
+        """
+
+    @abstractmethod
     def session_turns(self, sessions: Sequence[str]) -> dict[str, int]:
         """How many tasks each of `sessions` has behind it; those without any are left out.
 

@@ -33,6 +33,7 @@ class AcceptedTask(msgspec.Struct, frozen=True):
         tenant: on whose account it is.
         hedge_after: when a second copy of it is started: seconds, or a percentile as `p95`.
         race: tasks with the same one run on different workers.
+        fingerprint: of what was asked, and of which model; empty where nobody took one.
     """
 
     number: int
@@ -48,6 +49,7 @@ class AcceptedTask(msgspec.Struct, frozen=True):
     tenant: str | None = None
     hedge_after: float | str | None = None
     race: str | None = None
+    fingerprint: bytes = b""
 
 
 class Conversation(msgspec.Struct, frozen=True):

@@ -90,6 +90,10 @@ class Scheduler:
         """How many unfinished tasks no worker has been given."""
         return len(self._backlog) + len(self._places.standing_by)
 
+    def records(self) -> Iterator[TaskRecord]:
+        """The tasks that have not ended, or have and their ending is not committed."""
+        return iter(self._records.values())
+
     def unfinished_up_to(self, number: int) -> dict[str | None, int]:
         """By worker, how much is unfinished that was accepted as `number` or before.
 

@@ -17,7 +17,7 @@ from raypool import sqlite_sessions
 from raypool.ledger import NO_EXTRA, POOL_NAME, EndedTask, Extra, KnownTask, Ledger, Totals
 from raypool.records import AcceptedTask, Ending
 from raypool.sqlite_file import SqliteFile, ledger_errors, open_beside
-from raypool.sqlite_statements import in_pieces, insert, only_value, row_of, value_or_none
+from raypool.sqlite_statements import change, in_pieces, insert, only_value, row_of, value_or_none
 from raypool.unicode import unicode_text
 from raypool.usage import Usage
 
@@ -138,6 +138,10 @@ class SqliteLedger(Ledger):
             writer.execute(rows.KEEP_COST_OF_FAILED)
             writer.execute(rows.FORGET_FAILED_TOTALS)
         return requeued
+
+    def restate(self, fingerprints: Mapping[int, bytes]) -> None:
+        with self._transaction() as writer:
+            change(writer, rows.RESTATE, list(fingerprints.items()))
 
     def session_turns(self, sessions: Sequence[str]) -> dict[str, int]:
         with ledger_errors(self.path):

@@ -26,7 +26,7 @@ SELECT json_group_array(json_array(
     e.position,
     json_array(
         t.number, t.id, t.role, nullif(quote(t.timeout), 'NULL'), t.session, t.only_worker,
-        t.output_type, t.priority, t.tenant, t.hedge_after, t.race,
+        t.output_type, t.priority, t.tenant, t.hedge_after, t.race, hex(t.fingerprint),
         t.metadata, t.prompt, t.messages
     ),
     json(iif(e.number IS NULL, 'null', json_array(
@@ -56,6 +56,11 @@ LOAD_ENDED = LOAD.replace(
 
 ADD_UNFINISHED = "INSERT INTO unfinished SELECT value FROM json_each(?)"
 DROP_UNFINISHED = "DELETE FROM unfinished WHERE number IN (SELECT value FROM json_each(?))"
+
+RESTATE = """
+UPDATE tasks SET fingerprint = restated.column2 FROM (VALUES {rows}) AS restated
+WHERE number = restated.column1 AND number IN (SELECT number FROM unfinished)
+"""
 
 LAST_POSITION = "SELECT coalesce(max(position), 0) FROM endings"
 
@@ -145,7 +150,7 @@ class ExtraRow(NamedTuple):
 
 
 class TaskRow(NamedTuple):
-    """A row of `tasks`; a REAL comes back as text."""
+    """A row of `tasks`; a REAL comes back as text, a BLOB in hexadecimal."""
 
     number: int
     id: str
@@ -158,6 +163,7 @@ class TaskRow(NamedTuple):
     tenant: str | None
     hedge_after: str | None
     race: str | None
+    fingerprint: Any
     metadata: str | None
     prompt: str | None
     messages: str | None
@@ -256,6 +262,7 @@ def task_row(task: AcceptedTask) -> TaskRow:
         tenant=task.tenant,
         hedge_after=None if task.hedge_after is None else str(task.hedge_after),
         race=task.race,
+        fingerprint=task.fingerprint,
         metadata=None if task.metadata is None else _json(task.metadata),
         prompt=text,
         messages=messages,
@@ -316,6 +323,7 @@ def accepted_task(row: TaskRow) -> AcceptedTask:
         tenant=row.tenant,
         hedge_after=_hedge_after(row.hedge_after),
         race=row.race,
+        fingerprint=bytes.fromhex(row.fingerprint),
     )
 
 

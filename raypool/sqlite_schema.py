@@ -25,6 +25,7 @@ CREATE TABLE tasks (
     tenant TEXT,
     hedge_after TEXT,  -- seconds, or a percentile
     race TEXT,         -- tasks of one run on different workers
+    fingerprint BLOB NOT NULL DEFAULT x'',  -- of what was asked, and of which model
     metadata TEXT,     -- JSON
     prompt TEXT,       -- the prompt, when it is a text
     messages TEXT,     -- the prompt, when it is messages: JSON

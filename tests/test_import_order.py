@@ -34,7 +34,7 @@ LAYERS = [
     "votes conversations recipes terms mapping task_record mailbox sqlite_ledger kept_types",
     "accounts routing reported answers",
     "capacity line races",
-    "chain sessions roster backlog",
+    "chain sessions roster backlog fingerprints",
     "outcomes",
     "asking",
     "attempts",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from msgspec import structs
 
 from raypool.errors import LedgerError
 from raypool.ledger import EndedTask, Extra, KnownTask, Ledger, Totals
@@ -96,7 +97,16 @@ def test_prompt_comes_back_as_it_was(ledger: Ledger, prompt: Any) -> None:
 
 def test_everything_asked_of_a_task_comes_back_wherever_it_is_read(ledger: Ledger) -> None:
     full = AcceptedTask(
-        1, "a", "why?", "chemist", {"row": 1}, 5.5, "user-42", "pool-2", "sha256:abc"
+        1,
+        "a",
+        "why?",
+        "chemist",
+        {"row": 1},
+        5.5,
+        "user-42",
+        "pool-2",
+        "sha256:abc",
+        fingerprint=bytes(range(0, 256, 16)),
     )
     plain = task(2)
     ledger.accept([full, plain])
@@ -195,6 +205,18 @@ def test_write_goes_on_after_one_that_failed(ledger: Ledger) -> None:
 
 def test_unknown_id_is_not_found(ledger: Ledger) -> None:
     assert ledger.find("nobody") is None
+
+
+def test_other_fingerprints_are_kept_of_what_is_unfinished(ledger: Ledger) -> None:
+    old, new = b"\0" * 16, b"\xff" * 16
+    tasks = [structs.replace(task(number), fingerprint=old) for number in range(1, 1_001)]
+    ledger.write(tasks, [ending(1)])
+
+    ledger.restate({one.number: new for one in tasks[:999]})
+
+    expected = {"task-1": old, "task-2": new, "task-999": new, "task-1000": old}
+    known = ledger.find_all(list(expected))
+    assert {name: one.task.fingerprint for name, one in known.items()} == expected
 
 
 def test_unfinished_tasks_come_in_pages(ledger: Ledger) -> None:
