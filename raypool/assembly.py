@@ -214,6 +214,7 @@ class Assembly:
             self._broadcast,
             last_number=totals.last_number,
             fingerprints=self._fingerprints,
+            deaths=ledger.deaths(),
         )
         sender.adopt = intake.adopt
         listening = Listening(self.links, self._broadcast)

@@ -11,7 +11,15 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from raypool.errors import LedgerError
-from raypool.ledger import NO_EXTRA, Extra, KnownTask, Ledger
+from raypool.ledger import (
+    NO_EXTRA,
+    NO_PROGRESS,
+    Extra,
+    KnownTask,
+    Ledger,
+    Progress,
+    together,
+)
 from raypool.records import AcceptedTask, Ending
 
 T = TypeVar("T")
@@ -57,6 +65,14 @@ class GroupCommit:
         """
         return self._join_group(None, endings, snapshots, extra)
 
+    def note(self, progress: Progress, extra: Extra = NO_EXTRA) -> asyncio.Future[None]:
+        """Queue what has happened to tasks at once; resolves once it is committed.
+
+        Raises:
+            LedgerError: at once after `close`; when awaited, nothing of the group was written.
+        """
+        return self._join_group(None, (), {}, extra, progress)
+
     def write(self, change: Callable[[Ledger], T]) -> asyncio.Future[T]:
         """Queue `change`, called with the ledger after what was asked before; what it returns.
 
@@ -93,6 +109,7 @@ class GroupCommit:
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
         extra: Extra = NO_EXTRA,
+        progress: Progress = NO_PROGRESS,
     ) -> asyncio.Future[Any]:
         self._ensure_open()
         last = self._waiting[-1] if self._waiting else None
@@ -100,7 +117,7 @@ class GroupCommit:
             last = _Group([])
             self._waiting.append(last)
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        last.writes.append(_Write(tasks, endings, snapshots, extra, done))
+        last.writes.append(_Write(tasks, endings, snapshots, extra, progress, done))
         self._wake_writer()
         return done
 
@@ -147,6 +164,7 @@ class _Write(NamedTuple):
     endings: Sequence[Ending]
     snapshots: Mapping[str, str]
     extra: Extra
+    progress: Progress
     done: asyncio.Future[Any]
 
     def own(self, known: dict[int, KnownTask]) -> dict[int, KnownTask] | None:
@@ -173,7 +191,8 @@ class _Group(NamedTuple):
         for write in self.writes:
             if write.extra is not NO_EXTRA:
                 extra += write.extra
-        return ledger.write(tasks, endings, snapshots, extra)
+        progress = [one.progress for one in self.writes if one.progress is not NO_PROGRESS]
+        return ledger.write(tasks, endings, snapshots, extra, together(progress))
 
     def succeed(self, known: dict[int, KnownTask]) -> None:
         """Resume each caller with what the ledger knew of its tasks."""

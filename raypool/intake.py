@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -18,7 +19,7 @@ from raypool.kept_types import KeptTypes
 from raypool.ledger import KnownTask
 from raypool.messages import Delivery, HeldTask, Outcome, Receipt, Refusal, Submission
 from raypool.recorder import Ended
-from raypool.records import AcceptedTask, Ending
+from raypool.records import AcceptedTask, Death, Ending
 from raypool.roster import WorkerRecord
 from raypool.scheduler import Scheduler
 from raypool.task_record import TaskRecord
@@ -45,6 +46,7 @@ class Intake:
         *,
         last_number: int,
         fingerprints: Fingerprints,
+        deaths: Iterable[Death] = (),
     ) -> None:
         self._ledger = ledger
         self._scheduler = scheduler
@@ -55,6 +57,9 @@ class Intake:
         self.last_assigned = last_number
         self._fingerprints = fingerprints
         fingerprints.on_change = self._restate_all
+        self._deaths: defaultdict[int, list[Death]] = defaultdict(list)
+        for death in deaths:
+            self._deaths[death.number].append(death)
 
     async def accept(
         self, client: str, submissions: list[Submission], types: Mapping[str, bytes] = {}
@@ -157,6 +162,7 @@ class Intake:
                 continue
             record = TaskRecord(task)
             record.tries.attempts = one.attempt - 1
+            record.outlive(self._deaths.pop(task.number, ()))
             if task.session is not None:
                 self._scheduler.sessions.add(task.session, turns[task.session])
             self._scheduler.take_over(worker, record, is_kept=is_kept)
@@ -169,6 +175,7 @@ class Intake:
         records = [TaskRecord(one) for one in tasks if self._scheduler.get(one.id) is None]
         self._restate(records)
         for record in records:
+            record.outlive(self._deaths.pop(record.number, ()))
             self._scheduler.reserve(record)
             ending = self._assign(record, turns)
             if ending is not None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from raypool.records import AcceptedTask, Ending
+from raypool.records import AcceptedTask, Death, Ending
 from raypool.usage import Usage
 
 POOL_NAME = "pool_name"
@@ -94,6 +94,26 @@ class Extra(msgspec.Struct, frozen=True, kw_only=True):
 NO_EXTRA = Extra()
 
 
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """What has happened to tasks that have not ended.
+
+    Attributes:
+        deaths: workers that have died with one.
+    """
+
+    deaths: Sequence[Death] = ()
+
+
+NO_PROGRESS = Progress()
+
+
+def together(parts: Sequence[Progress]) -> Progress:
+    """All of `parts`, in their order."""
+    if not parts:
+        return NO_PROGRESS
+    return Progress(deaths=[death for part in parts for death in part.deaths])
+
+
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """What a ledger holds, in sums.
 
@@ -130,10 +150,12 @@ class Ledger(Protocol):
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
         extra: Extra = NO_EXTRA,
+        progress: Progress = NO_PROGRESS,
     ) -> dict[int, KnownTask]:
         """Accept `tasks`, record `endings`, keep `snapshots`: in one transaction, all or nothing.
 
-        `extra` is added to that of the totals.
+        `extra` is added to that of the totals. `progress` is written after the tasks and before
+        the endings.
         `snapshots` has JSON by worker; a worker's last one is kept. Endings and snapshots are
         written whatever their texts hold: what is not Unicode in them becomes U+FFFD.
 
@@ -192,8 +214,12 @@ class Ledger(Protocol):
     def requeue_failed(self) -> int:
         """Forget the endings of failed tasks, so that they are unfinished again; how many.
 
-        What they have cost stays in the totals.
+        What they have cost stays in the totals; the deaths that they have seen are forgotten.
         """
+
+    @abstractmethod
+    def deaths(self, number: int | None = None) -> list[Death]:
+        """The deaths that were recorded of unfinished tasks, or of one task, in their order."""
 
     @abstractmethod
     def restate(self, fingerprints: Mapping[int, bytes]) -> None:

@@ -12,7 +12,7 @@ from raypool.desk import Desks
 from raypool.errors import LedgerError
 from raypool.events import Event
 from raypool.group_commit import GroupCommit
-from raypool.ledger import Extra
+from raypool.ledger import Extra, Progress
 from raypool.messages import Delivery
 from raypool.records import Ending
 from raypool.scheduler import Scheduler
@@ -112,6 +112,16 @@ class Recorder:
             for client, ticket in one.record.watchers:
                 self._desks.put(client, one.delivery(ticket))
         return self._release(ended, are_recorded=True)
+
+    async def note(self, progress: Progress) -> None:
+        """Commit what has happened to tasks; when that cannot be, a log line says so."""
+        try:
+            await self._ledger.note(progress)
+        except LedgerError as error:
+            deaths = len(progress.deaths)
+            logger.warning(
+                "not recorded are the deaths of workers with %d tasks: %s", deaths, error
+            )
 
     def _release(self, ended: list[Ended], *, are_recorded: bool) -> list[Ended]:
         followed: list[Decided] = []

@@ -82,6 +82,22 @@ class StoredCause(msgspec.Struct, frozen=True):
     traceback: str = ""
 
 
+class Death(msgspec.Struct, frozen=True):
+    """A worker has died that had a task.
+
+    Attributes:
+        number: the task's number.
+        worker: the worker's name.
+        died_at: when that was noticed, in milliseconds since the epoch.
+        reason: what Ray says of it.
+    """
+
+    number: int
+    worker: str
+    died_at: int
+    reason: str
+
+
 class Ending(msgspec.Struct, frozen=True):
     """How a task ended; a task has one, and the first recorded is the one.
 

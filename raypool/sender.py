@@ -15,6 +15,7 @@ from raypool.clock import Clock
 from raypool.desk import Desks
 from raypool.errors import LedgerError, UnknownWorker
 from raypool.hedger import Hedger
+from raypool.ledger import Progress
 from raypool.link import WorkerGone, WorkerLink
 from raypool.messages import Batch, Notice, Outcome, Piece
 from raypool.recorder import Ended, Recorder
@@ -377,8 +378,7 @@ class Sender:
             return
         link.kill()
         self._hedger.lost(worker)
-        why = f"worker {worker.name!r} died: {error}"
-        held = len(worker.held)
+        held = [(one, len(one.deaths)) for one in worker.held.values()]
         dropped = self._scheduler.blame_notice(worker)
         if dropped is not None:
             logger.error(
@@ -387,14 +387,17 @@ class Sender:
                 worker.name,
             )
         is_coming_back = self._may_come_back(worker)
-        decided = self._scheduler.worker_died(worker, why, is_coming_back=is_coming_back)
+        decided = self._scheduler.worker_died(worker, str(error), is_coming_back=is_coming_back)
         self._broadcast.emit(
             "worker.died",
             worker=worker.name,
             role=worker.role,
             reason=type(error).__name__,
-            held=held,
+            held=len(held),
         )
+        deaths = [one.deaths[-1] for one, earlier in held if len(one.deaths) > earlier]
+        if deaths:
+            self.begin(self._recorder.note(Progress(deaths=deaths)))
         self.settled(decided)
 
     def _may_come_back(self, worker: WorkerRecord) -> bool:

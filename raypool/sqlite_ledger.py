@@ -14,8 +14,18 @@ import msgspec
 
 from raypool import sqlite_rows as rows
 from raypool import sqlite_sessions
-from raypool.ledger import NO_EXTRA, POOL_NAME, EndedTask, Extra, KnownTask, Ledger, Totals
-from raypool.records import AcceptedTask, Ending
+from raypool.ledger import (
+    NO_EXTRA,
+    NO_PROGRESS,
+    POOL_NAME,
+    EndedTask,
+    Extra,
+    KnownTask,
+    Ledger,
+    Progress,
+    Totals,
+)
+from raypool.records import AcceptedTask, Death, Ending
 from raypool.sqlite_file import SqliteFile, ledger_errors, open_beside
 from raypool.sqlite_statements import change, in_pieces, insert, only_value, row_of, value_or_none
 from raypool.unicode import unicode_text
@@ -84,9 +94,12 @@ class SqliteLedger(Ledger):
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
         extra: Extra = NO_EXTRA,
+        progress: Progress = NO_PROGRESS,
     ) -> dict[int, KnownTask]:
         with self._transaction() as writer:
             left_out = _accept(writer, tasks) if tasks else {}
+            if progress.deaths:
+                insert(writer, rows.ADD_DEATHS, [rows.death_row(one) for one in progress.deaths])
             if endings:
                 _record(writer, endings)
             if snapshots:
@@ -134,10 +147,17 @@ class SqliteLedger(Ledger):
     def requeue_failed(self) -> int:
         with self._transaction() as writer:
             requeued = writer.execute(rows.REQUEUE_FAILED).rowcount
+            writer.execute(rows.FORGET_DEATHS_OF_FAILED)
             writer.execute(rows.FORGET_FAILED)
             writer.execute(rows.KEEP_COST_OF_FAILED)
             writer.execute(rows.FORGET_FAILED_TOTALS)
         return requeued
+
+    def deaths(self, number: int | None = None) -> list[Death]:
+        one = number is not None
+        query, parameters = (rows.READ_DEATHS_OF_TASK, (number,)) if one else (rows.READ_DEATHS, ())
+        with ledger_errors(self.path):
+            return [Death(*row) for row in self._file.reader.execute(query, parameters).fetchall()]
 
     def restate(self, fingerprints: Mapping[int, bytes]) -> None:
         with self._transaction() as writer:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from raypool.ledger import EndedTask, Extra, KnownTask
-from raypool.records import AcceptedTask, Ending, EndState, StoredCause
+from raypool.records import AcceptedTask, Death, Ending, EndState, StoredCause
 from raypool.sqlite_statements import Insert
 from raypool.task import Content
 from raypool.unicode import unicode_text, unicode_value
@@ -120,6 +120,19 @@ FROM (SELECT * FROM totals WHERE state = 'failed') AS failed
 REQUEUE_FAILED = "INSERT INTO unfinished SELECT number FROM endings WHERE state = 'failed'"
 FORGET_FAILED = "DELETE FROM endings WHERE state = 'failed'"
 FORGET_FAILED_TOTALS = "DELETE FROM totals WHERE state = 'failed'"
+
+FORGET_DEATHS_OF_FAILED = """
+DELETE FROM deaths WHERE number IN (SELECT number FROM endings WHERE state = 'failed')
+"""
+
+ADD_DEATHS = Insert("deaths", Death.__struct_fields__)
+READ_DEATHS = """
+SELECT number, worker, died_at, reason FROM deaths
+WHERE number IN (SELECT number FROM unfinished) ORDER BY place
+"""
+READ_DEATHS_OF_TASK = """
+SELECT number, worker, died_at, reason FROM deaths WHERE number = ? ORDER BY place
+"""
 
 KEEP_SNAPSHOTS = Insert(
     "snapshots",
@@ -267,6 +280,11 @@ def task_row(task: AcceptedTask) -> TaskRow:
         prompt=text,
         messages=messages,
     )
+
+
+def death_row(death: Death) -> tuple[Any, ...]:
+    """The row that keeps `death`; what is not Unicode in it becomes U+FFFD."""
+    return (death.number, death.worker, death.died_at, unicode_text(death.reason))
 
 
 def ending_row(ending: Ending) -> EndingRow:

@@ -60,6 +60,16 @@ CREATE TABLE endings (
 
 CREATE INDEX failed ON endings (number) WHERE state = 'failed';
 
+CREATE TABLE deaths (  -- of workers that had a task
+    place INTEGER PRIMARY KEY,
+    number INTEGER NOT NULL REFERENCES tasks,
+    worker TEXT NOT NULL,
+    died_at INTEGER NOT NULL,  -- milliseconds since the epoch
+    reason TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX deaths_of_tasks ON deaths (number);
+
 CREATE TABLE totals (  -- sums over endings, kept as they are recorded
     state TEXT PRIMARY KEY,
     endings INTEGER NOT NULL,

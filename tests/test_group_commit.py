@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from raypool.errors import LedgerError
 from raypool.group_commit import GroupCommit
-from raypool.ledger import NO_EXTRA, Extra, KnownTask, Ledger
+from raypool.ledger import NO_EXTRA, NO_PROGRESS, Extra, KnownTask, Ledger, Progress
 from raypool.records import AcceptedTask, Ending
 from raypool.sqlite_ledger import SqliteLedger
 
@@ -48,6 +48,7 @@ class SlowLedger(SqliteLedger):
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
         extra: Extra = NO_EXTRA,
+        progress: Progress = NO_PROGRESS,
     ) -> dict[int, KnownTask]:
         self.entered.set()
         self.gate.wait()
@@ -55,7 +56,7 @@ class SlowLedger(SqliteLedger):
         self.groups.append(([one.number for one in tasks], [one.number for one in endings]))
         if self.failures and (failure := self.failures.pop(0)):
             raise failure
-        return super().write(tasks, endings, snapshots, extra)
+        return super().write(tasks, endings, snapshots, extra, progress)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from raypool.events import Event, ResultEvent, ToolUseEvent
 from raypool.fingerprints import Fingerprints
 from raypool.group_commit import GroupCommit
 from raypool.intake import Intake
-from raypool.ledger import NO_EXTRA, Extra, KnownTask
+from raypool.ledger import NO_EXTRA, NO_PROGRESS, Extra, KnownTask, Progress
 from raypool.messages import Answer, Asked, Delivery, Outcome, Receipt, Refusal, Submission
 from raypool.output_type import OutputType, pack_output_type
 from raypool.recorder import Ended, Recorder
@@ -59,13 +59,14 @@ class FailingLedger(SqliteLedger):
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
         extra: Extra = NO_EXTRA,
+        progress: Progress = NO_PROGRESS,
     ) -> dict[int, KnownTask]:
         failure = self.failure
         self.entered.set()
         self.gate.wait()
         if failure is not None:
             raise failure
-        return super().write(tasks, endings, snapshots, extra)
+        return super().write(tasks, endings, snapshots, extra, progress)
 
     def session_turns(self, sessions: Sequence[str]) -> dict[str, int]:
         if self.read_failure is not None:
@@ -169,6 +170,7 @@ class Office:
             self.broadcast,
             last_number=last_number,
             fingerprints=self.fingerprints,
+            deaths=self.file.deaths(),
         )
 
 
@@ -394,6 +396,30 @@ async def test_unfinished_task_is_asked_of_the_models_of_a_later_pool(office: Of
     [of_a, of_b] = (await back.accept(ask(5, "a"), ask(6, "b"))).refusals
     assert of_a.message.startswith("the ledger has a task 'a' with another model; ")
     assert of_b.message.startswith("the ledger has a task 'b' with another model; ")
+
+
+async def test_deaths_count_on_in_a_later_run_and_are_all_told(office: Office) -> None:
+    await office.accept(ask(1, "a"))
+    [record] = office.scheduler.take(office.workers[0])
+    office.scheduler.worker_died(office.workers[0], "out of memory")
+    await office.recorder.note(Progress(deaths=record.deaths))
+    later = await office.restart()
+
+    await later.intake.resume(later.file.unfinished(0, 1))
+    for worker, why in zip(later.workers, ("killed", "lost"), strict=True):
+        [record] = later.scheduler.take(worker)
+        decided = later.scheduler.worker_died(worker, why, is_coming_back=True)
+
+    [(_, ending)] = decided
+    assert ending.cause is not None
+    assert ending.cause.kind == "WorkerDied"
+    first, *told = ending.cause.message.splitlines()
+    assert first == "3 workers have died with the task:"
+    assert [line.partition(" ")[2] for line in told] == [
+        "worker 'crew-1' died: out of memory",
+        "worker 'crew-1' died: killed",
+        "worker 'crew-2' died: lost",
+    ]
 
 
 async def test_task_that_comes_before_any_worker_is_asked_of_the_model_that_comes() -> None:

@@ -17,7 +17,7 @@ from raypool.desk import Desks
 from raypool.errors import LedgerError, UnknownWorker
 from raypool.hedger import Hedger
 from raypool.hedging import Hedging
-from raypool.ledger import Totals
+from raypool.ledger import Progress, Totals
 from raypool.link import WorkerGone
 from raypool.messages import (
     Answer,
@@ -32,7 +32,7 @@ from raypool.messages import (
     WorkerReport,
 )
 from raypool.recorder import Ended
-from raypool.records import AcceptedTask, Conversation, Ending
+from raypool.records import AcceptedTask, Conversation, Death, Ending
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import NextFree, RoundRobin, Routing
@@ -196,9 +196,13 @@ class FakeRecorder:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.endings: dict[int, Ending] = {}
+        self.deaths: list[Death] = []
         self.snapshots: dict[str, str] = {}
         self.is_behind = False
         self._scheduler = scheduler
+
+    async def note(self, progress: Progress) -> None:
+        self.deaths += progress.deaths
 
     async def record(self, ended: list[Ended], snapshots: dict[str, str]) -> list[Ended]:
         self.snapshots |= snapshots
@@ -577,9 +581,12 @@ async def test_lost_workers_tasks_run_again_on_the_others() -> None:
     assert floor.recorder.states == dict.fromkeys(range(1, 9), "completed")
     assert [one for one in floor.b.envelopes if set(one) & {1, 3, 5}] == [[1], [3], [5]]
     assert ("worker.died", "crew-1") in await floor.events()
+    assert [(one.number, one.worker, one.reason) for one in floor.recorder.deaths] == [
+        (number, "crew-1", "out of memory") for number in (1, 3, 5)
+    ]
 
 
-async def test_task_fails_with_what_its_last_worker_died_of() -> None:
+async def test_task_fails_with_what_its_workers_died_of() -> None:
     floor = Floor(RetryPolicy(max_deaths=1))
     floor.a.gate.clear()
     floor.accept(1)
@@ -590,7 +597,8 @@ async def test_task_fails_with_what_its_last_worker_died_of() -> None:
 
     cause = floor.recorder.endings[1].cause
     assert cause is not None
-    assert cause.message == "worker 'crew-1' died: out of memory"
+    assert cause.message.startswith("its worker has died with the task:\n20")
+    assert cause.message.endswith("+00:00 worker 'crew-1' died: out of memory")
 
 
 async def test_tasks_wait_for_a_worker_that_is_replaced() -> None:

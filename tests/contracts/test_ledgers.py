@@ -10,8 +10,8 @@ import pytest
 from msgspec import structs
 
 from raypool.errors import LedgerError
-from raypool.ledger import EndedTask, Extra, KnownTask, Ledger, Totals
-from raypool.records import AcceptedTask, Conversation, Ending, EndState, StoredCause
+from raypool.ledger import EndedTask, Extra, KnownTask, Ledger, Progress, Totals
+from raypool.records import AcceptedTask, Conversation, Death, Ending, EndState, StoredCause
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.usage import Usage
 
@@ -205,6 +205,38 @@ def test_write_goes_on_after_one_that_failed(ledger: Ledger) -> None:
 
 def test_unknown_id_is_not_found(ledger: Ledger) -> None:
     assert ledger.find("nobody") is None
+
+
+def death(number: int, worker: str = "pool-1") -> Death:
+    return Death(number, worker, 1_700_000_000_000, "it was killed \N{SNOWMAN}")
+
+
+def test_deaths_are_kept_in_their_order_until_their_tasks_end(ledger: Ledger) -> None:
+    second, other = death(1, "pool-2"), death(2)
+    ledger.write([task(1), task(2)], [], progress=Progress(deaths=[death(1), other]))
+    ledger.write([], [], progress=Progress(deaths=[second]))
+
+    assert ledger.deaths() == [death(1), other, second]
+    ledger.record([ending(1, "failed")])
+    assert ledger.deaths() == [other]
+    assert ledger.deaths(1) == [death(1), second]
+    assert ledger.deaths(3) == []
+
+
+def test_requeued_task_has_seen_no_deaths(ledger: Ledger) -> None:
+    deaths = Progress(deaths=[death(1), death(2)])
+    ledger.write([task(1), task(2)], [ending(1, "failed")], progress=deaths)
+
+    ledger.requeue_failed()
+
+    assert ledger.deaths() == [death(2)]
+
+
+def test_death_with_a_task_never_accepted_fails_the_whole_write(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError):
+        ledger.write([task(1)], [], progress=Progress(deaths=[death(2)]))
+
+    assert ledger.totals() == Totals()
 
 
 def test_other_fingerprints_are_kept_of_what_is_unfinished(ledger: Ledger) -> None:
