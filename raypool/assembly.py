@@ -23,6 +23,7 @@ from raypool.governor_link import GovernorLinks
 from raypool.group_commit import GroupCommit
 from raypool.hedger import Hedger
 from raypool.hedging import Hedging
+from raypool.in_flight import count_in_flight
 from raypool.intake import Intake
 from raypool.joining import Joining
 from raypool.leaving import Leaving
@@ -84,6 +85,7 @@ class Assembly:
     naming: Naming
     crew: Crew
     epoch: int
+    _tally: Tally
 
     def __init__(
         self,
@@ -129,6 +131,14 @@ class Assembly:
             parts = self._join(ledger)
             if self._goes_on:
                 await self._rejoining(parts).take_over(rejoined)
+            await count_in_flight(
+                parts.ledger,
+                parts.scheduler,
+                parts.gates,
+                parts.book,
+                self._tally,
+                present=rejoined,
+            )
             await _resume(parts)
             parts.scaler.begin()
         except BaseException:
@@ -188,7 +198,7 @@ class Assembly:
     def _join(self, ledger: Ledger) -> Parts:
         config = self._config
         totals = ledger.totals()
-        tally = Tally(totals)
+        tally = self._tally = Tally(totals)
         kept, told = totals.extra, totals.usage.total_tokens
         spent = Cost.of(totals.cost_usd + kept.kept_usd, told + kept.kept_tokens)
         budget = kept_budget(ledger, config.budget) if self._goes_on else config.budget

@@ -60,6 +60,18 @@ class EndedTask(msgspec.Struct, frozen=True):
     ending: Ending
 
 
+class SentTask(msgspec.Struct, frozen=True):
+    """An unfinished task that a worker may have begun.
+
+    Attributes:
+        task: as it was accepted.
+        worker: the number of the worker that it was sent to.
+    """
+
+    task: AcceptedTask
+    worker: int
+
+
 class Extra(msgspec.Struct, frozen=True, kw_only=True):
     """What was spent in vain, or is in no task's ending.
 
@@ -71,6 +83,7 @@ class Extra(msgspec.Struct, frozen=True, kw_only=True):
         kept_usd: what a budget counts beside all that, for attempts that may have cost more
             than anybody was told.
         kept_tokens: likewise.
+        maybe_billed: turns that were cut short by the death of their worker or of the pool.
     """
 
     turns: int = 0
@@ -79,6 +92,7 @@ class Extra(msgspec.Struct, frozen=True, kw_only=True):
     usage_usd: float = 0.0
     kept_usd: float = 0.0
     kept_tokens: int = 0
+    maybe_billed: int = 0
 
     def __add__(self, other: Extra) -> Extra:
         return Extra(
@@ -88,6 +102,7 @@ class Extra(msgspec.Struct, frozen=True, kw_only=True):
             usage_usd=self.usage_usd + other.usage_usd,
             kept_usd=self.kept_usd + other.kept_usd,
             kept_tokens=self.kept_tokens + other.kept_tokens,
+            maybe_billed=self.maybe_billed + other.maybe_billed,
         )
 
 
@@ -98,9 +113,12 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """What has happened to tasks that have not ended.
 
     Attributes:
+        sent: by number, the number of the worker that may begin it from now on, so that its turn
+            may be billed; `None`: it was not begun, or what that may have cost is counted.
         deaths: workers that have died with one.
     """
 
+    sent: Mapping[int, int | None] = {}
     deaths: Sequence[Death] = ()
 
 
@@ -111,7 +129,10 @@ def together(parts: Sequence[Progress]) -> Progress:
     """All of `parts`, in their order."""
     if not parts:
         return NO_PROGRESS
-    return Progress(deaths=[death for part in parts for death in part.deaths])
+    sent: dict[int, int | None] = {}
+    for part in parts:
+        sent.update(part.sent)
+    return Progress(sent=sent, deaths=[death for part in parts for death in part.deaths])
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,6 +236,13 @@ class Ledger(Protocol):
         """Forget the endings of failed tasks, so that they are unfinished again; how many.
 
         What they have cost stays in the totals; the deaths that they have seen are forgotten.
+        """
+
+    @abstractmethod
+    def sent(self) -> list[SentTask]:
+        """The unfinished tasks that a worker may have begun, by number.
+
+        Takes as long as there are many of these, however many tasks there are.
         """
 
     @abstractmethod

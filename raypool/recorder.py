@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,6 +14,7 @@ from raypool.events import Event
 from raypool.group_commit import GroupCommit
 from raypool.ledger import Extra, Progress
 from raypool.messages import Delivery
+from raypool.naming import number_of
 from raypool.records import Ending
 from raypool.scheduler import Scheduler
 from raypool.settling import Decided
@@ -118,10 +119,23 @@ class Recorder:
         try:
             await self._ledger.note(progress)
         except LedgerError as error:
-            deaths = len(progress.deaths)
             logger.warning(
-                "not recorded are the deaths of workers with %d tasks: %s", deaths, error
+                "not recorded is what has become of %d tasks that were sent: %s",
+                max(len(progress.deaths), len(progress.sent)),
+                error,
             )
+
+    async def note_sent(self, worker: str, numbers: Iterable[int]) -> None:
+        """Commit that a worker may begin these tasks from now on.
+
+        Raises:
+            LedgerError: that cannot be: they must not be begun.
+        """
+        await self._ledger.note(Progress(sent=dict.fromkeys(numbers, number_of(worker))))
+
+    def cut_short(self, turns: int) -> None:
+        """Count turns whose worker has died, which may have been billed."""
+        self._tally.cut_short(turns)
 
     def _release(self, ended: list[Ended], *, are_recorded: bool) -> list[Ended]:
         followed: list[Decided] = []

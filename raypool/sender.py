@@ -189,6 +189,7 @@ class Sender:
             self._lose(worker, link, error)
             return
         self._hedger.returned(worker, recalled)
+        self._take_back(number for number in recalled if number in worker.held)
         self.settled(self._scheduler.take_back(worker, recalled))
 
     async def finish(self, worker: WorkerRecord) -> None:
@@ -241,7 +242,34 @@ class Sender:
     async def _send(self, worker: WorkerRecord, records: list[TaskRecord]) -> None:
         link = self._links[worker.name]
         assignments = [record.assignment() for record in records]
-        await self._hear_out(worker, link, link.send(assignments))
+        if await self._may_begin(worker, link, [one.number for one in assignments]):
+            await self._hear_out(worker, link, link.send(assignments))
+
+    async def _may_begin(self, worker: WorkerRecord, link: WorkerLink, numbers: list[int]) -> bool:
+        """Have the ledger know what may cost money from now on; whether it is to be sent still.
+
+        While the ledger cannot be written nothing is sent.
+        """
+        is_noted = False
+        while not is_noted and self._is_there(worker, link):
+            try:
+                await self._recorder.note_sent(worker.name, numbers)
+                is_noted = True
+            except LedgerError as error:
+                logger.warning("nothing is sent to worker %r for now: %s", worker.name, error)
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+        if is_noted and self._is_closed:
+            self._take_back(numbers)
+        return is_noted and self._is_there(worker, link)
+
+    def _is_there(self, worker: WorkerRecord, link: WorkerLink) -> bool:
+        return not self._is_closed and worker.is_healthy and link is self._links.get(worker.name)
+
+    def _take_back(self, numbers: Iterable[int]) -> None:
+        """Have the ledger know that these tasks were not begun."""
+        sent = dict.fromkeys(numbers)
+        if sent:
+            self.begin(self._recorder.note(Progress(sent=sent)))
 
     async def _hear_out(
         self, worker: WorkerRecord, link: WorkerLink, batches: AsyncIterator[Batch]
@@ -309,6 +337,7 @@ class Sender:
         took_tasks = worker.takes_tasks
         is_refused = any(map(_is_refused, outcomes))
         was_open = is_refused and worker.gate.is_wide_open
+        self._take_back(one.number for one in outcomes if _cost_nothing(worker, one))
         for outcome in outcomes:
             settled = self._scheduler.settle(worker, outcome)
             self._hedger.settled(worker, outcome, settled)
@@ -396,8 +425,10 @@ class Sender:
             held=len(held),
         )
         deaths = [one.deaths[-1] for one, earlier in held if len(one.deaths) > earlier]
-        if deaths:
-            self.begin(self._recorder.note(Progress(deaths=deaths)))
+        self._recorder.cut_short(min(len(held), worker.concurrency))
+        if held:
+            sent = {one.number: None for one, _ in held if one.original is None}
+            self.begin(self._recorder.note(Progress(sent=sent, deaths=deaths)))
         self.settled(decided)
 
     def _may_come_back(self, worker: WorkerRecord) -> bool:
@@ -498,6 +529,16 @@ async def _first_of(asking: Coroutine[Any, Any, None], moving: Coroutine[Any, An
     finally:
         answer.cancel()
         move.cancel()
+
+
+def _cost_nothing(worker: WorkerRecord, outcome: Outcome) -> bool:
+    """Whether the task of an outcome is as it was before it was sent."""
+    if not outcome.is_returned and not _is_refused(outcome):
+        return False
+    record = worker.held.get(outcome.number)
+    if record is None or record.original is not None or record.copy is not None:
+        return False
+    return not (record.usage.total_tokens or outcome.usage.total_tokens)
 
 
 def _is_refused(outcome: Outcome) -> bool:

@@ -23,6 +23,7 @@ from raypool.ledger import (
     KnownTask,
     Ledger,
     Progress,
+    SentTask,
     Totals,
 )
 from raypool.records import AcceptedTask, Death, Ending
@@ -98,6 +99,8 @@ class SqliteLedger(Ledger):
     ) -> dict[int, KnownTask]:
         with self._transaction() as writer:
             left_out = _accept(writer, tasks) if tasks else {}
+            if progress.sent:
+                _note_sent(writer, progress.sent)
             if progress.deaths:
                 insert(writer, rows.ADD_DEATHS, [rows.death_row(one) for one in progress.deaths])
             if endings:
@@ -152,6 +155,13 @@ class SqliteLedger(Ledger):
             writer.execute(rows.KEEP_COST_OF_FAILED)
             writer.execute(rows.FORGET_FAILED_TOTALS)
         return requeued
+
+    def sent(self) -> list[SentTask]:
+        with ledger_errors(self.path):
+            text = only_value(self._file.reader, rows.READ_SENT)
+            workers = rows.decode_workers(text)
+            known = _load_by_number(self._file.reader, {number: number for number in workers})
+        return [SentTask(known[number].task, workers[number]) for number in sorted(known)]
 
     def deaths(self, number: int | None = None) -> list[Death]:
         one = number is not None
@@ -245,9 +255,18 @@ def _accept(writer: sqlite3.Connection, tasks: Sequence[AcceptedTask]) -> dict[i
 def _record(writer: sqlite3.Connection, endings: Sequence[Ending]) -> None:
     last_position = only_value(writer, rows.LAST_POSITION)
     insert(writer, rows.INSERT_ENDINGS, [rows.ending_row(ending) for ending in endings])
-    writer.execute(rows.DROP_UNFINISHED, (_numbers_json(ending.number for ending in endings),))
+    numbers = _numbers_json(ending.number for ending in endings)
+    writer.execute(rows.DROP_UNFINISHED, (numbers,))
+    writer.execute(rows.FORGET_SENT, (numbers,))
     writer.execute(rows.ADD_TO_TOTALS, (last_position,))
     sqlite_sessions.add_conversations(writer, endings, last_position)
+
+
+def _note_sent(writer: sqlite3.Connection, sent: Mapping[int, int | None]) -> None:
+    writer.execute(rows.NOTE_SENT, (msgspec.json.encode(sent).decode(),))
+    taken_back = [number for number, worker in sent.items() if worker is None]
+    if taken_back:
+        writer.execute(rows.FORGET_SENT, (_numbers_json(taken_back),))
 
 
 def _keep_snapshots(writer: sqlite3.Connection, snapshots: Mapping[str, str]) -> None:

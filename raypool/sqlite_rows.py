@@ -62,6 +62,14 @@ UPDATE tasks SET fingerprint = restated.column2 FROM (VALUES {rows}) AS restated
 WHERE number = restated.column1 AND number IN (SELECT number FROM unfinished)
 """
 
+NOTE_SENT = """
+INSERT INTO sent SELECT CAST(key AS INTEGER), value FROM json_each(?) AS noted
+WHERE type <> 'null' AND CAST(key AS INTEGER) IN (SELECT number FROM unfinished)
+ON CONFLICT (number) DO UPDATE SET worker = excluded.worker
+"""
+FORGET_SENT = "DELETE FROM sent WHERE number IN (SELECT value FROM json_each(?))"
+READ_SENT = "SELECT json_group_object(number, worker) FROM sent"
+
 LAST_POSITION = "SELECT coalesce(max(position), 0) FROM endings"
 
 ADD_TO_TOTALS = """
@@ -105,7 +113,8 @@ UPDATE extra SET
     cache_write_tokens = cache_write_tokens + ?,
     usage_usd = usage_usd + ?,
     kept_usd = kept_usd + ?,
-    kept_tokens = kept_tokens + ?
+    kept_tokens = kept_tokens + ?,
+    maybe_billed = maybe_billed + ?
 """
 
 KEEP_COST_OF_FAILED = """
@@ -160,6 +169,7 @@ class ExtraRow(NamedTuple):
     usage_usd: float
     kept_usd: float
     kept_tokens: int
+    maybe_billed: int
 
 
 class TaskRow(NamedTuple):
@@ -222,6 +232,7 @@ INSERT_TASKS = Insert("tasks", TaskRow._fields)
 INSERT_ENDINGS = Insert("endings", EndingRow._fields, "ON CONFLICT (number) DO NOTHING")
 
 decode_loaded = msgspec.json.Decoder(list[LoadedRow]).decode
+decode_workers = msgspec.json.Decoder(dict[int, int]).decode
 decode_numbers = msgspec.json.Decoder(dict[str, int]).decode
 _decode_answers = msgspec.json.Decoder(list[str]).decode
 _decode_cause = msgspec.json.Decoder(StoredCause).decode
@@ -240,6 +251,7 @@ def extra_row(extra: Extra) -> ExtraRow:
         extra.usage_usd,
         extra.kept_usd,
         extra.kept_tokens,
+        extra.maybe_billed,
     )
 
 
@@ -257,6 +269,7 @@ def extra_of(row: ExtraRow) -> Extra:
         usage_usd=row.usage_usd,
         kept_usd=row.kept_usd,
         kept_tokens=row.kept_tokens,
+        maybe_billed=row.maybe_billed,
     )
 
 

@@ -60,6 +60,11 @@ CREATE TABLE endings (
 
 CREATE INDEX failed ON endings (number) WHERE state = 'failed';
 
+CREATE TABLE sent (  -- the unfinished tasks that a worker may have begun
+    number INTEGER PRIMARY KEY REFERENCES tasks,
+    worker INTEGER NOT NULL  -- its number
+) STRICT;
+
 CREATE TABLE deaths (  -- of workers that had a task
     place INTEGER PRIMARY KEY,
     number INTEGER NOT NULL REFERENCES tasks,
@@ -83,7 +88,7 @@ CREATE TABLE totals (  -- sums over endings, kept as they are recorded
 
 -- One row: sums of what was spent in vain, or is in no ending. The turns are those whose answer was
 -- not needed; tokens and usage_usd are in no ending; what is kept is counted by the budget, for
--- attempts that may have cost more than they told.
+-- attempts that may have cost more than they told, as those that a death has cut short.
 CREATE TABLE extra (
     turns INTEGER NOT NULL,
     turns_usd REAL NOT NULL,
@@ -93,9 +98,10 @@ CREATE TABLE extra (
     cache_write_tokens INTEGER NOT NULL,
     usage_usd REAL NOT NULL,
     kept_usd REAL NOT NULL,
-    kept_tokens INTEGER NOT NULL
+    kept_tokens INTEGER NOT NULL,
+    maybe_billed INTEGER NOT NULL
 ) STRICT;
-INSERT INTO extra VALUES (0, 0, 0, 0, 0, 0, 0, 0, 0);
+INSERT INTO extra VALUES (0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
 CREATE TABLE session_turns (  -- what completed tasks added to the sessions that they named
     number INTEGER PRIMARY KEY REFERENCES tasks,

@@ -53,7 +53,7 @@ LAYERS = [
     "worker client governor",
     "link waiting governor_link",
     "sender crew listening",
-    "replacing joining leaving rejoining",
+    "replacing joining leaving rejoining in_flight",
     "scaling",
     "overview",
     "assembly",

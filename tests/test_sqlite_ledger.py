@@ -153,11 +153,8 @@ class TestFaults:
             file.seek(PAGE_BYTES)
             file.write(b"\xff" * (path.stat().st_size - PAGE_BYTES))
 
-        ledger = SqliteLedger(path)
-
         with pytest.raises(LedgerError, match=r"it is damaged; .*\.recover"):
-            ledger.unfinished(0, 1000)
-        ledger.close()
+            SqliteLedger(path).unfinished(0, 1000)
 
     def test_column_that_cannot_be_read_is_damage(self, ledger: SqliteLedger) -> None:
         ledger.accept([task(1)])

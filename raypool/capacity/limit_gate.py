@@ -14,6 +14,7 @@ from raypool.capacity.usage_log import UsageLog
 from raypool.config import Price
 from raypool.messages import Answer, Outcome, Terms
 from raypool.prices import cost_usd, most_usd
+from raypool.records import AcceptedTask
 from raypool.task_record import TaskRecord
 from raypool.usage import Usage
 
@@ -138,6 +139,10 @@ class LimitGate:
             self.breaker.begin_probe()
         record.reserved = Held(is_probe=is_probe, size=size, cost=cost, ticket=ticket)
         return True
+
+    def most(self, task: AcceptedTask) -> Cost:
+        """What an exchange of a task may cost at most."""
+        return self.tariff.most(self._estimates.most(self._estimates.size(task, task.session)))
 
     def opens_in(self) -> float | None:
         if not (self._waits_for_share or self._waits_for_probe):

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from raypool.errors import LedgerError
-from raypool.ledger import EndedTask, Extra, KnownTask, Ledger, Progress, Totals
+from raypool.ledger import EndedTask, Extra, KnownTask, Ledger, Progress, SentTask, Totals
 from raypool.records import AcceptedTask, Conversation, Death, Ending, EndState, StoredCause
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.usage import Usage
@@ -207,6 +207,10 @@ def test_unknown_id_is_not_found(ledger: Ledger) -> None:
     assert ledger.find("nobody") is None
 
 
+def sent(workers: dict[int, int | None]) -> Progress:
+    return Progress(sent=workers)
+
+
 def death(number: int, worker: str = "pool-1") -> Death:
     return Death(number, worker, 1_700_000_000_000, "it was killed \N{SNOWMAN}")
 
@@ -221,6 +225,30 @@ def test_deaths_are_kept_in_their_order_until_their_tasks_end(ledger: Ledger) ->
     assert ledger.deaths() == [other]
     assert ledger.deaths(1) == [death(1), second]
     assert ledger.deaths(3) == []
+
+
+def test_sent_tasks_are_told_until_they_end_or_are_taken_back(ledger: Ledger) -> None:
+    ledger.write([task(1), task(2), task(3), task(4)], [], progress=sent({1: 7, 2: 7, 3: 8}))
+    ledger.write([], [ending(1)], progress=sent({3: None, 4: 9}))
+
+    assert ledger.sent() == [SentTask(task(2), 7), SentTask(task(4), 9)]
+    ledger.write([], [], progress=sent({2: 12}))
+    assert ledger.sent() == [SentTask(task(2), 12), SentTask(task(4), 9)]
+
+
+def test_task_that_is_sent_and_ends_in_one_write_is_not_sent(ledger: Ledger) -> None:
+    ledger.write([task(1)], [ending(1)], progress=sent({1: 7}))
+    ledger.write([], [], progress=sent({1: 7}))
+
+    assert ledger.sent() == []
+
+
+def test_many_sent_tasks_are_told(ledger: Ledger) -> None:
+    ledger.write([task(n) for n in range(1, 5_001)], [])
+    ledger.write([], [], progress=sent(dict.fromkeys(range(1, 5_001), 1)))
+
+    assert [one.task.number for one in ledger.sent()] == list(range(1, 5_001))
+    assert ledger.unfinished(0, 1) == [task(1)]
 
 
 def test_requeued_task_has_seen_no_deaths(ledger: Ledger) -> None:
