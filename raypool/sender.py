@@ -14,6 +14,7 @@ from raypool.capacity.gate import Gate
 from raypool.clock import Clock
 from raypool.desk import Desks
 from raypool.errors import LedgerError, UnknownWorker
+from raypool.events import AWAITED
 from raypool.hedger import Hedger
 from raypool.ledger import Progress
 from raypool.link import WorkerGone, WorkerLink
@@ -335,8 +336,8 @@ class Sender:
         link, settled_otherwise = self._links.get(worker.name), []
         snapshots: dict[str, str] = {}
         took_tasks = worker.takes_tasks
-        is_refused = any(map(_is_refused, outcomes))
-        was_open = is_refused and worker.gate.is_wide_open
+        is_awaited = any(map(_is_awaited, outcomes))
+        was_open = is_awaited and worker.gate.is_wide_open
         self._take_back(one.number for one in outcomes if _cost_nothing(worker, one))
         for outcome in outcomes:
             settled = self._scheduler.settle(worker, outcome)
@@ -489,7 +490,7 @@ class Sender:
     def _tell_of_delay(self, worker: WorkerRecord, delayed: Delayed) -> None:
         failure = delayed.failure
         about = {"worker": worker.name, "role": worker.role, "task": delayed.record.task.id}
-        if failure.verdict == "refused":
+        if failure.verdict in AWAITED:
             self._broadcast.emit(
                 "limit.refused", **about, error_type=failure.type, wait_seconds=delayed.seconds
             )
@@ -533,7 +534,7 @@ async def _first_of(asking: Coroutine[Any, Any, None], moving: Coroutine[Any, An
 
 def _cost_nothing(worker: WorkerRecord, outcome: Outcome) -> bool:
     """Whether the task of an outcome is as it was before it was sent."""
-    if not outcome.is_returned and not _is_refused(outcome):
+    if not outcome.is_returned and not _is_awaited(outcome):
         return False
     record = worker.held.get(outcome.number)
     if record is None or record.original is not None or record.copy is not None:
@@ -541,8 +542,8 @@ def _cost_nothing(worker: WorkerRecord, outcome: Outcome) -> bool:
     return not (record.usage.total_tokens or outcome.usage.total_tokens)
 
 
-def _is_refused(outcome: Outcome) -> bool:
-    return outcome.failure is not None and outcome.failure.verdict == "refused"
+def _is_awaited(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.verdict in AWAITED
 
 
 def _ended(settled: Decided, outcome: Outcome) -> Ended:
