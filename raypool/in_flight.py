@@ -48,7 +48,7 @@ async def count_in_flight(
     tally.maybe_billed += len(lost)
     if lost:
         logger.warning(
-            "%d turns were in flight when the pool ended without warning: they may have been "
-            "billed, and run again; status().maybe_billed counts them",
+            "%d turns were cut short as the pool ended last: they may have been billed, and run "
+            "again; status().maybe_billed counts them",
             len(lost),
         )

@@ -92,7 +92,7 @@ def test_what_nobody_will_tell_of_is_counted_once_and_kept_for_the_budget(
     assert successor.file.sent() == []
     assert len(successor.file.unfinished(0, 9)) == 5
     assert [one.message.partition(":")[0] for one in caplog.records] == [
-        "3 turns were in flight when the pool ended without warning"
+        "3 turns were cut short as the pool ended last"
     ]
 
 
