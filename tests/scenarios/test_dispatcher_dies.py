@@ -122,7 +122,7 @@ def test_every_verb_waits_for_the_dispatcher_to_come_back(
 def test_task_of_a_worker_that_dies_with_the_dispatcher_runs_again(
     start_pool: StartPool, turns: Turns, tmp_path: Path
 ) -> None:
-    backend = ScriptedBackend(turns, latency=1.0)
+    backend = ScriptedBackend(turns, latency=5.0)
     pool = start_pool(2, backend=backend, ledger=tmp_path / "run.db")
     futures = pool.submit_many(["a", "b"])
     wait_until(lambda: len(turns.counts) == 2)
