@@ -203,6 +203,8 @@ class FakeRecorder:
         self.maybe_billed = 0
         self.snapshots: dict[str, str] = {}
         self.is_behind = False
+        self.on_failure: Callable[[], None] = lambda: None
+        self.on_recovery: Callable[[], None] = lambda: None
         self._scheduler = scheduler
 
     async def note(self, progress: Progress) -> None:
@@ -229,6 +231,9 @@ class FakeRecorder:
             if decided is not None:
                 followed.append(Ended(*decided))
         return followed
+
+    async def settle(self) -> None:
+        return None
 
     @property
     def states(self) -> dict[int, str]:
