@@ -13,6 +13,7 @@ from raypool.clock import SystemClock
 from raypool.config import RetryPolicy
 from raypool.desk import Desks
 from raypool.errors import LedgerError
+from raypool.fingerprints import Fingerprints
 from raypool.group_commit import GroupCommit
 from raypool.hedger import Hedger
 from raypool.hedging import Hedging
@@ -121,7 +122,12 @@ class House:
             clock=clock,
         )
         self.intake = Intake(
-            self.ledger, self.scheduler, self.desks, self.broadcast, totals.last_number
+            self.ledger,
+            self.scheduler,
+            self.desks,
+            self.broadcast,
+            last_number=totals.last_number,
+            fingerprints=Fingerprints(),
         )
         self.unshelving = Unshelving(
             self.ledger, self.scheduler, self.intake, self.sender, again_seconds=0.001
