@@ -7,6 +7,7 @@ import logging
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.chaos.report import line, tables
@@ -14,7 +15,7 @@ from tests.chaos.rounds import play
 
 
 def main() -> int:
-    """Play rounds; 1 when anything was lost or repeated."""
+    """Play rounds, until Ctrl-C at most; 1 when anything was lost or repeated."""
     options = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     options.add_argument("--rounds", type=int, default=42)
     options.add_argument("--seed", type=int, default=1)
@@ -25,9 +26,10 @@ def main() -> int:
     verdicts = []
     with tempfile.TemporaryDirectory() as directory:
         where = given.keep or Path(directory)
-        for verdict in play(where, rounds=given.rounds, seed=given.seed):
-            verdicts.append(verdict)
-            print(line(len(verdicts), verdict), flush=True)
+        with suppress(KeyboardInterrupt):
+            for verdict in play(where, rounds=given.rounds, seed=given.seed):
+                verdicts.append(verdict)
+                print(line(len(verdicts), verdict), flush=True)
     seconds = time.monotonic() - started
     print(f"\n{tables(verdicts)}\n\n{len(verdicts)} rounds in {seconds:.0f} s")
     return 0 if all(one.is_clean for one in verdicts) else 1

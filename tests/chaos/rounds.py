@@ -172,6 +172,9 @@ class Round:
             Stuck: something did not come in time.
         """
         self._resume()
+        if self.victim == "node" and not self.stage.aim("node", self.chance).pids:
+            self.stage.end_program()
+            self._resume()
         if self.victim == "model server":
             self._ask("warm", WORKERS)
             self._await_answers()

@@ -117,7 +117,7 @@ class Stage:
                 head = {**NODE, "no_monitor": True}
                 self._cluster = Cluster(initialize_head=True, head_node_args=head)
             if self._side is None:
-                self._side = self._cluster.add_node(wait=False, **NODE)
+                self._side = self._cluster.add_node(wait=self._program is None, **NODE)
             if self._program is None:
                 self._program = Program(self._cluster.address, self.ledger, self.turns, self.log)
         self.program = self._program
@@ -154,9 +154,7 @@ class Stage:
         if shot.victim == "everything":
             self._forget_everything(shot.processes)
         elif shot.victim == "program":
-            assert self._program is not None
-            self._program.close()
-            self._program = None
+            self.end_program()
         elif shot.victim == "node":
             psutil.wait_procs(shot.processes, timeout=GONE_SECONDS)
             with suppress(Exception):
@@ -171,6 +169,12 @@ class Stage:
                 one.send_signal(signal.SIGSTOP)
         return frozen
 
+    def end_program(self) -> None:
+        """Have a new program, and a pool whose workers are spread over the nodes that there are."""
+        if self._program is not None:
+            self._program.close()
+            self._program = None
+
     def _everything(self) -> list[psutil.Process]:
         left = list(self._processes())
         if self._program is not None:
@@ -180,9 +184,7 @@ class Stage:
         return left
 
     def _forget_everything(self, killed: list[psutil.Process]) -> None:
-        if self._program is not None:
-            self._program.close()
-            self._program = None
+        self.end_program()
         psutil.wait_procs(killed, timeout=GONE_SECONDS)
         if self._cluster is not None:
             with suppress(Exception):
