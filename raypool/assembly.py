@@ -246,6 +246,7 @@ class Assembly:
             has_memory=config.memory == "worker",
             new_share=self._governors.share,
             tell=self._broadcast.emit,
+            retry=config.retry,
         )
 
     def _new_scheduler(self, gates: Gates) -> Scheduler:

@@ -71,6 +71,7 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
         may_wait: a refusal of this attempt is waited for.
         exchanges: how many exchanges with the backend capacity is reserved for; the task pauses
             before the next one. `None`: as many as it takes.
+        may_miss: that this attempt cannot reach the provider is waited for.
     """
 
     number: int
@@ -86,6 +87,7 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     streams: bool = False
     may_wait: bool = True
     exchanges: int | None = None
+    may_miss: bool = True
 
 
 class Notice(msgspec.Struct, frozen=True, array_like=True):

@@ -254,6 +254,7 @@ class Pool(Racing):
             UnknownWorker: the pool has no worker of that name.
             TypeError: JSON cannot hold the event.
         """
+        self._check_worker(worker)
         try:
             check_json(event, "an event")
         except InvalidTask as error:
@@ -270,6 +271,7 @@ class Pool(Racing):
         Raises:
             UnknownWorker: the pool has no worker of that name.
         """
+        self._check_worker(worker)
         interrupted: int = self._client.call("interrupt", worker)
         return interrupted
 
@@ -279,6 +281,7 @@ class Pool(Racing):
         Raises:
             UnknownWorker: the pool has no worker of that name.
         """
+        self._check_worker(worker)
         self._client.call("resume", worker)
 
     def set_budget(self, budget: Budget | None) -> None:

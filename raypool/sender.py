@@ -14,6 +14,7 @@ from raypool.capacity.gate import Gate
 from raypool.clock import Clock
 from raypool.desk import Desks
 from raypool.errors import LedgerError, UnknownWorker
+from raypool.events import AWAITED
 from raypool.hedger import Hedger
 from raypool.link import WorkerGone, WorkerLink
 from raypool.messages import Batch, Notice, Outcome, Piece
@@ -306,8 +307,8 @@ class Sender:
         link, settled_otherwise = self._links.get(worker.name), []
         snapshots: dict[str, str] = {}
         took_tasks = worker.takes_tasks
-        is_refused = any(map(_is_refused, outcomes))
-        was_open = is_refused and worker.gate.is_wide_open
+        is_awaited = any(map(_is_awaited, outcomes))
+        was_open = is_awaited and worker.gate.is_wide_open
         for outcome in outcomes:
             settled = self._scheduler.settle(worker, outcome)
             self._hedger.settled(worker, outcome, settled)
@@ -455,7 +456,7 @@ class Sender:
     def _tell_of_delay(self, worker: WorkerRecord, delayed: Delayed) -> None:
         failure = delayed.failure
         about = {"worker": worker.name, "role": worker.role, "task": delayed.record.task.id}
-        if failure.verdict == "refused":
+        if failure.verdict in AWAITED:
             self._broadcast.emit(
                 "limit.refused", **about, error_type=failure.type, wait_seconds=delayed.seconds
             )
@@ -497,8 +498,8 @@ async def _first_of(asking: Coroutine[Any, Any, None], moving: Coroutine[Any, An
         move.cancel()
 
 
-def _is_refused(outcome: Outcome) -> bool:
-    return outcome.failure is not None and outcome.failure.verdict == "refused"
+def _is_awaited(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.verdict in AWAITED
 
 
 def _ended(settled: Decided, outcome: Outcome) -> Ended:

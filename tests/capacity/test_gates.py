@@ -84,6 +84,20 @@ def test_roles_with_one_key_and_model_share_limits_and_breaker(pool: Pool) -> No
     assert len(pool.shares) == 2
 
 
+def test_roles_with_one_provider_share_its_outages(pool: Pool) -> None:
+    chemist, poet = pool.gate("chemist"), pool.gate("poet", UNPRICED)
+    nobody = Failure("BackendError", "unreachable", "ConnectError", "nobody is there")
+
+    chemist.settle(task(), Outcome(1, failure=nobody, requests=1))
+
+    assert not poet.is_wide_open
+    assert pool.told == [("breaker.opened", {"error_type": "ConnectError"})]
+    assert "nobody is there" in str(pool.gates.why)
+    pool.gates.resume_sending()
+    assert poet.is_wide_open
+    assert pool.told[1:] == [("breaker.closed", {})]
+
+
 def test_roles_whose_backends_have_no_provider_share_nothing(pool: Pool) -> None:
     chemist, historian = pool.gate("chemist", Terms()), pool.gate("historian", Terms())
 
