@@ -21,7 +21,8 @@ def line(number: int, verdict: Verdict) -> str:
         f"{number}: {verdict.victim}, {verdict.moment}: {verdict.kills} kills "
         f"({verdict.workers} workers), "
         f"{verdict.asked} tasks, {verdict.missing} missing, {verdict.twice} twice, "
-        f"{verdict.wrong} wrong; {verdict.again} turns again, {verdict.allowed} allowed; "
+        f"{verdict.wrong} wrong; {verdict.again} turns again, {verdict.allowed} allowed, "
+        f"{verdict.needless} needless; "
         f"{verdict.seconds:.1f} s{remarks}"
     )
 
@@ -37,7 +38,17 @@ def tables(verdicts: Sequence[Verdict]) -> str:
         for victim in VICTIMS
     ]
     costs: list[Cells] = [
-        ("killed", "rounds", "tasks", "missing", "twice", "wrong", "turns again", "allowed")
+        (
+            "killed",
+            "rounds",
+            "tasks",
+            "missing",
+            "twice",
+            "wrong",
+            "turns again",
+            "allowed",
+            "needless",
+        )
     ]
     costs += [_costs(one, [it for it in verdicts if it.victim == one]) for one in VICTIMS]
     costs += [_costs("in all", verdicts)]
@@ -57,6 +68,7 @@ def _costs(victim: str, verdicts: Sequence[Verdict]) -> Cells:
         sum(one.wrong for one in verdicts),
         sum(one.again for one in verdicts),
         sum(one.allowed for one in verdicts),
+        sum(one.needless for one in verdicts),
     )
     return (victim, *map(str, sums))
 

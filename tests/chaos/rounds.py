@@ -72,6 +72,7 @@ class Verdict:
             failed because the model server was killed.
         allowed: how many those may be: turns that ran in what was killed, and had no end in the
             ledger.
+        needless: those of them that no kill explains, question by question.
         workers: how many processes of workers ended with what was killed.
         is_seen: the moment came.
         trouble: what did not come, empty when all did.
@@ -87,6 +88,7 @@ class Verdict:
     wrong: int = 0
     again: int = 0
     allowed: int = 0
+    needless: int = 0
     workers: int = 0
     is_seen: bool = True
     trouble: str = ""
@@ -96,7 +98,7 @@ class Verdict:
     def is_clean(self) -> bool:
         """Whether nothing was lost, nothing recorded twice, and no turn run needlessly."""
         lost = self.missing or self.twice or self.wrong or self.trouble
-        return not lost and self.again <= self.allowed
+        return not lost and not self.needless
 
 
 def plan(rounds: int, seed: int) -> Iterator[tuple[Victim, Moment]]:
@@ -127,7 +129,9 @@ def play(directory: Path, *, rounds: int, seed: int) -> Iterator[Verdict]:
                 stage = Stage(directory / str(number + 1))
             one.verdict.seconds = time.monotonic() - started
             killed |= one.killed
-            one.verdict.again += _count_late(stage, one.name, killed)
+            late = _count_late(stage, one.name, killed)
+            one.verdict.again += late
+            one.verdict.needless += late
             yield one.verdict
     finally:
         stage.clear_away()
@@ -305,10 +309,14 @@ class Round:
         verdict.missing = len(asked - set(found))
         verdict.twice = sum(found.values()) - len(found)
         verdict.wrong = len(set(found) - right) + len(set(found) - asked)
-        verdict.again = len(begun) - len(self._marks("failed")) - len(asked)
-        verdict.allowed = sum(
-            mark.question not in kill.ended
+        turns = Counter(mark.question for mark in begun)
+        turns.subtract(mark.question for mark in self._marks("failed"))
+        allowed = Counter(
+            mark.question
             for kill in self.kills
             for mark in begun
-            if mark.pid in kill.pids
+            if mark.pid in kill.pids and mark.question not in kill.ended
         )
+        verdict.again = turns.total() - len(asked)
+        verdict.allowed = allowed.total()
+        verdict.needless = sum(max(0, turns[one] - 1 - allowed[one]) for one in asked)

@@ -99,8 +99,6 @@ class Shot(NamedTuple):
 class Stage:
     """What is killed, brought back when it does not come back by itself."""
 
-    program: Program
-
     def __init__(self, directory: Path) -> None:
         self.turns = directory / "turns"
         self.turns.mkdir(parents=True)
@@ -109,6 +107,12 @@ class Stage:
         self._cluster: Any = None
         self._side: Any = None
         self._program: Program | None = None
+
+    @property
+    def program(self) -> Program:
+        """The one that runs, after `set_up`."""
+        assert self._program is not None
+        return self._program
 
     def set_up(self) -> None:
         """Start what is missing: the cluster, its second node, the program."""
@@ -120,7 +124,6 @@ class Stage:
                 self._side = self._cluster.add_node(wait=self._program is None, **NODE)
             if self._program is None:
                 self._program = Program(self._cluster.address, self.ledger, self.turns, self.log)
-        self.program = self._program
 
     def clear_away(self) -> None:
         """Kill all at once, and return when it is gone."""
