@@ -52,6 +52,7 @@ class Reading(Handle):
     def iter_results(self) -> Stream[TaskResult]:
         """Every task that has ended, in the order in which they ended, a page at a time.
 
+        Those whose end is recorded: one that is kept until the ledger can be written comes then.
         Works in `for` and in `async for`.
         """
         return Stream(self._pages())

@@ -56,6 +56,8 @@ class Sender:
         self._recorder = recorder
         self._hedger = hedger
         hedger.send = self._begin_to_send
+        recorder.on_failure = self._call_all_back
+        recorder.on_recovery = lambda: self.pump(scheduler.roster)
         self._desks = desks
         self._broadcast = broadcast
         self._clock = clock
@@ -163,7 +165,7 @@ class Sender:
                 self.begin(self._send_notice(worker, record))
 
     async def finish_up_to(self, number: int) -> None:
-        """Return when every task accepted as `number` or before has ended.
+        """Return when every task accepted as `number` or before has ended, and that is recorded.
 
         Each worker is asked once it has been sent the last of them, and answers when it
         has finished.
@@ -176,6 +178,7 @@ class Sender:
                 self._moved.clear()
                 await self._moved.wait()
             else:
+                await self._recorder.settle()
                 return
 
     async def recall(self, worker: WorkerRecord) -> None:
@@ -342,6 +345,11 @@ class Sender:
         for worker in self._scheduler.roster:
             if worker.gate is gate and worker.is_healthy and worker.held:
                 self.begin(self._call_back(worker, worker.sent))
+
+    def _call_all_back(self) -> None:
+        """Have nothing start that was sent ahead: what would come of it could not be kept."""
+        for gate in {worker.gate for worker in self._scheduler.roster}:
+            self._call_back_from(gate)
 
     async def _call_back(self, worker: WorkerRecord, count: int) -> None:
         link = self._links[worker.name]

@@ -11,6 +11,7 @@ from raypool.capacity.breaker import Breaker
 from raypool.capacity.budget import BudgetBook
 from raypool.capacity.limit_gate import LimitGate
 from raypool.capacity.outage import Outage
+from raypool.capacity.standstill import Standstill
 from raypool.capacity.usage_log import UsageLog
 from raypool.clock import SystemClock
 from raypool.config import Budget, RateLimit
@@ -36,8 +37,16 @@ class Turnstile:
         self.book = BudgetBook(budget)
         self.breaker = Breaker(clock)
         log = UsageLog(share, clock)
+        self.standstill = Standstill()
         self.gate = LimitGate(
-            TERMS, share, self.book, self.breaker, Outage(clock), log=log, table={}
+            TERMS,
+            share,
+            self.book,
+            self.breaker,
+            Outage(clock),
+            log=log,
+            table={},
+            standstill=self.standstill,
         )
         self.floor = Floor(gate=self.gate)
 
@@ -94,6 +103,33 @@ async def test_spent_budget_sends_nothing_until_it_is_raised() -> None:
     turnstile.book.set(None)
     floor.sender.pump()
     await floor.finish(3)
+
+    assert set(floor.recorder.states.values()) == {"completed"}
+
+
+async def test_ledger_that_fails_lets_nothing_start_and_what_runs_end() -> None:
+    turnstile = Turnstile()
+    floor = turnstile.floor
+    floor.a.gate.clear()
+    floor.b.gate.clear()
+    floor.accept(*range(1, 9))
+    await floor.reach(lambda: turnstile.sent == 2)
+
+    turnstile.standstill.why = "the disk is full"
+    floor.recorder.on_failure()
+    await floor.reach(lambda: bool(floor.a.called_back and floor.b.called_back))
+    floor.a.gate.set()
+    floor.b.gate.set()
+    await floor.reach(lambda: not held(floor))
+    sent = turnstile.sent
+    ended = len(floor.recorder.endings)
+    floor.sender.pump()
+    assert (turnstile.sent, len(floor.recorder.endings)) == (sent, ended)
+    assert ended < 8
+
+    turnstile.standstill.why = None
+    floor.recorder.on_recovery()
+    await floor.finish(8)
 
     assert set(floor.recorder.states.values()) == {"completed"}
 

@@ -12,6 +12,7 @@ from raypool.capacity.estimates import FALLBACK_MAX_TOKENS
 from raypool.capacity.limit_gate import LimitGate, unknown_price
 from raypool.capacity.outage import Outage
 from raypool.capacity.share import Share
+from raypool.capacity.standstill import Standstill
 from raypool.capacity.usage_log import UsageLog
 from raypool.clock import Clock
 from raypool.config import Budget, Price, RateLimit, RetryPolicy
@@ -40,6 +41,7 @@ class Gates:
         new_share: makes the pool's share of the limits that such turns have.
         retry: how long a provider that cannot be reached is left alone.
         tell: is told when the budget is spent, and when sending stops and goes on.
+        standstill: closes them all.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Gates:
         new_share: NewShare,
         tell: Tell,
         retry: RetryPolicy | None = None,
+        standstill: Standstill | None = None,
     ) -> None:
         self._book = book
         self._clock = clock
@@ -60,6 +63,7 @@ class Gates:
         self._new_share = new_share
         self._tell = tell
         self._retry = retry
+        self._standstill = standstill or Standstill()
         self._gates: dict[tuple[str, Terms], LimitGate] = {}
         self._breakers: dict[Account, Breaker] = {}
         self._outages: dict[str, Outage] = {}
@@ -91,7 +95,8 @@ class Gates:
     @property
     def why(self) -> str | None:
         """Why nothing is sent of a role, or of all; `None` while something is."""
-        return next((why for gate in self._gates.values() if (why := gate.why)), None)
+        reasons = (gate.why for gate in self._gates.values())
+        return self._standstill.why or next(filter(None, reasons), None)
 
     def limits(self) -> list[LimitStatus]:
         """What limits the sending now."""
@@ -138,6 +143,7 @@ class Gates:
             log=self._logs[share][1],
             table=self._prices,
             has_memory=self._has_memory,
+            standstill=self._standstill,
         )
 
     def _tell_of_budget(self, limit: Limit) -> None:

@@ -11,6 +11,7 @@ from raypool.capacity.estimates import Estimates, Need, Size
 from raypool.capacity.gate import Reservation
 from raypool.capacity.outage import Outage
 from raypool.capacity.share import SettleVerdict, Share, Ticket
+from raypool.capacity.standstill import Standstill
 from raypool.capacity.usage_log import UsageLog
 from raypool.config import Price
 from raypool.messages import Answer, Outcome, Terms
@@ -82,6 +83,7 @@ class LimitGate:
         log: notes what the share has sent.
         table: what models cost, by the user.
         has_memory: each worker has one conversation for its whole life.
+        standstill: closes all gates of the pool.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class LimitGate:
         log: UsageLog,
         table: Mapping[str, Price],
         has_memory: bool = False,
+        standstill: Standstill | None = None,
     ) -> None:
         self.terms = terms
         self.share = share
@@ -105,12 +108,14 @@ class LimitGate:
         self._log = log
         self._estimates = Estimates(terms)
         self._has_memory = has_memory
+        self._standstill = standstill or Standstill()
         self._waits_for_share = False
         self._waits_for_probe = False
 
     @property
     def is_wide_open(self) -> bool:
-        return not (self.share.is_limiting or self._book.is_limiting or self._is_probing)
+        is_limited = self.share.is_limiting or self._book.is_limiting or self._is_probing
+        return not is_limited and self._standstill.why is None
 
     @property
     def is_broken(self) -> bool:
@@ -120,7 +125,8 @@ class LimitGate:
     @property
     def why(self) -> str | None:
         return (
-            self.breaker.why
+            self._standstill.why
+            or self.breaker.why
             or self.outage.why
             or self._why_unpriced()
             or self._book.why
@@ -128,7 +134,7 @@ class LimitGate:
         )
 
     def reserve(self, record: TaskRecord) -> bool:
-        if self._lacks_price:
+        if self._lacks_price or self._standstill.why is not None:
             return False
         is_probe = self._is_probing
         is_last_call = is_probe and self.outage.exhausts(record.tries.unreached_since)
