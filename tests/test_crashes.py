@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from raypool.clock import FakeClock
 from raypool.config import RetryPolicy
 from raypool.desk import Desks
+from raypool.fingerprints import Fingerprints
 from raypool.group_commit import GroupCommit
 from raypool.intake import Intake
 from raypool.messages import (
@@ -120,10 +121,17 @@ class Dispatcher:
         retries = Retries(POLICY)
         self.scheduler = Scheduler(Roster(self.workers), RoundRobin(), retries, clock)
         totals = self.file.totals()
+        fingerprints = Fingerprints()
+        fingerprints.know("chemist", "a-model")
         broadcast = Broadcast(clock, "crew")
         self.recorder = Recorder(self.ledger, self.scheduler, self.desks, Tally(totals), broadcast)
         self.intake = Intake(
-            self.ledger, self.scheduler, self.desks, broadcast, last_number=totals.last_number
+            self.ledger,
+            self.scheduler,
+            self.desks,
+            broadcast,
+            last_number=totals.last_number,
+            fingerprints=fingerprints,
         )
         self._loop = loop
         self._tasks: list[asyncio.Task[Any]] = []
