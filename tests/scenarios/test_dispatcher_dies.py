@@ -18,7 +18,7 @@ import pytest
 from raypool import Agent, Budget, Halt, Pool, Prompt
 from raypool.backends import ScriptedBackend
 from tests.conftest import StartPool
-from tests.programs import StartProgram, ray_address
+from tests.programs import StartProgram, pools_processes, ray_address
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -128,12 +128,7 @@ def test_task_of_a_worker_that_dies_with_the_dispatcher_runs_again(
     wait_until(lambda: len(turns.counts) == 2)
     victim = pool.workers
     name = next(iter(victim))
-    processes = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if (process.info["cmdline"] or [""])[0].startswith("ray::")
-        and "Worker" in process.info["cmdline"][0]
-    ]
+    processes = [one for one in pools_processes() if one.cmdline()[0].startswith("ray::Worker")]
 
     kill_dispatcher(pool)
     for process in processes:
