@@ -73,6 +73,8 @@ class Program:
             left.append(self._root)
         _kill(left)
         self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         psutil.wait_procs(left, timeout=30)
 
     def _processes(self) -> Iterator[psutil.Process]:
