@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 SCHEMES = ("postgresql://", "postgres://")
 DEFAULT_SCHEMA = "raypool"
 
-_PASSWORDS = re.compile(r"(?<=password=)[^&]*")
+_IN_ADDRESS = re.compile(r"(postgres(?:ql)?://[^:@/?\s]*):.*@")
+_IN_OPTIONS = re.compile(r"(postgres(?:ql)?://.*?password=)[^&\s]*")
 
 
 def is_postgres(ledger: object) -> TypeGuard[str]:
@@ -20,13 +21,8 @@ def is_postgres(ledger: object) -> TypeGuard[str]:
 
 
 def without_password(text: str) -> str:
-    """`text`, which may be such a URL, with the passwords in it masked."""
-    if not is_postgres(text):
-        return text
-    scheme, _, rest = text.partition("://")
-    head, at, tail = rest.rpartition("@")
-    user, colon, _ = head.partition(":")
-    return f"{scheme}://{user}{colon and ':***'}{at}{_PASSWORDS.sub('***', tail)}"
+    """`text` with the passwords in such URLs masked."""
+    return _IN_OPTIONS.sub(r"\1***", _IN_ADDRESS.sub(r"\1:***@", text))
 
 
 class PostgresPlace(BaseModel):
