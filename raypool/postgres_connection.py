@@ -75,6 +75,7 @@ _WHAT_TO_DO: Mapping[type[Exception], str] = {
     errors.DuplicateTable: "the schema has other tables; give another one by ?schema=NAME",
     errors.UndefinedTable: "a table of the ledger is missing; restore the last backup",
     errors.UniqueViolation: "a number was used twice",
+    errors.ForeignKeyViolation: "what ended was never accepted",
     errors.QueryCanceled: "the server has cut it off; raise the user's statement_timeout",
     errors.DataCorrupted: "it is damaged; restore the last backup",
     errors.IndexCorrupted: "it is damaged; REINDEX, or restore the last backup",

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, LiteralString, TypeVar
 
+from psycopg import errors
+
 from raypool import postgres_rows as rows
 from raypool import sqlite_rows
-from raypool.errors import LedgerError
 from raypool.ledger import NO_EXTRA, EndedTask, Extra, KnownTask, Ledger, Totals
 from raypool.postgres_connection import Connection
 from raypool.postgres_place import PostgresPlace
@@ -203,7 +204,7 @@ def _record(writer: Connection, endings: Sequence[Ending], last_position: int) -
     open_numbers = {number for (number,) in dropped}
     ended = numbers - open_numbers
     if ended and only_row(writer, rows.COUNT_ACCEPTED, (list(ended),)) != (len(ended),):
-        raise LedgerError("the ledger failed: what ended was never accepted")
+        raise errors.ForeignKeyViolation(f"one of {sorted(ended)[:10]} is no task")
     kept: dict[int, Ending] = {}
     for ending in endings:
         if ending.number in open_numbers:

@@ -198,13 +198,13 @@ class PostgresSession:
     def _transact(self, writer: Connection, change: Change) -> Any:
         before, commits = self._counts, False
         try:
-            writer.execute("BEGIN")
+            writer.execute("BEGIN", prepare=False)
             written = change(writer, before)
             after = written.counts._replace(writes=before.writes + 1)
             written = written._replace(counts=after)
             self._keep_counts(writer, before, after)
             commits = True
-            writer.execute("COMMIT")
+            writer.execute("COMMIT", prepare=False)
         except BaseException as error:
             if writer.closed and isinstance(error, psycopg.Error):
                 if commits:
