@@ -93,6 +93,7 @@ class Line:
             LedgerError: there is none, or another pool has the ledger.
         """
         if self._connection is not None and self._connection.closed:
+            self._connection.close()
             self._connection = None
             self._gives_up_at = time.monotonic() + PATIENCE_SECONDS
         while self._connection is None:
