@@ -261,6 +261,7 @@ class TestHolding:
         after.record([ending(1)])
         with pytest.raises(LedgerError, match="was lost to another pool"):
             before.accept([task(2)])
+        before.close()
         after.accept([task(3)])
         after.close()
 
