@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 import cloudpickle
@@ -13,6 +14,7 @@ import cloudpickle
 from raypool.accounts import Accounts
 from raypool.capacity.budget import BudgetBook, Cost
 from raypool.capacity.gates import Gates
+from raypool.capacity.standstill import Standstill
 from raypool.clock import Clock
 from raypool.config import PoolConfig
 from raypool.crew import Crew, await_ready
@@ -65,6 +67,7 @@ class Parts:
     book: BudgetBook
     intake: Intake
     sender: Sender
+    recorder: Recorder
     listening: Listening
     scaler: Scaler
     overview: Overview
@@ -129,17 +132,24 @@ class Assembly:
                 await self._rejoining(parts).take_over(rejoined)
             await _resume(parts)
             parts.scaler.begin()
-        except BaseException:
+        except BaseException as error:
             await self._governors.close()
             for link in self.links.values():
                 link.kill()
-            ledger.close()
+            with suppress(LedgerError):
+                ledger.close()
+            if isinstance(error, LedgerError):
+                raise PoolStartError(str(error)) from error
             raise
         return parts
 
     def _open_ledger(self) -> Ledger:
         ledger = open_ledger(self._config, goes_on=self._goes_on)
-        ledger.set_meta(POOL_NAME, self._config.name)
+        try:
+            ledger.set_meta(POOL_NAME, self._config.name)
+        except BaseException:
+            ledger.close()
+            raise
         return ledger
 
     def _open_crew(self, ledger: Ledger) -> None:
@@ -189,10 +199,13 @@ class Assembly:
         budget = kept_budget(ledger, config.budget) if self._goes_on else config.budget
         book = BudgetBook(budget, spent)
         book.on_kept = tally.keep
-        gates = self._new_gates(book)
+        standstill = Standstill()
+        gates = self._new_gates(book, standstill)
         scheduler = self._new_scheduler(gates)
         commits = GroupCommit(ledger)
-        recorder = Recorder(commits, scheduler, self._desks, tally, self._broadcast)
+        recorder = Recorder(
+            commits, scheduler, self._desks, tally, self._broadcast, standstill=standstill
+        )
         sender = Sender(
             scheduler,
             self.links,
@@ -216,6 +229,7 @@ class Assembly:
             book=book,
             scaler=scaler,
             tally=tally,
+            recorder=recorder,
         )
         return Parts(
             links=self.links,
@@ -229,12 +243,13 @@ class Assembly:
             book=book,
             intake=intake,
             sender=sender,
+            recorder=recorder,
             listening=listening,
             scaler=scaler,
             overview=overview,
         )
 
-    def _new_gates(self, book: BudgetBook) -> Gates:
+    def _new_gates(self, book: BudgetBook, standstill: Standstill) -> Gates:
         config = self._config
         return Gates(
             book,
@@ -243,6 +258,8 @@ class Assembly:
             has_memory=config.memory == "worker",
             new_share=self._governors.share,
             tell=self._broadcast.emit,
+            retry=config.retry,
+            standstill=standstill,
         )
 
     def _new_scheduler(self, gates: Gates) -> Scheduler:

@@ -88,18 +88,19 @@ class Intake:
     async def adopt(self, worker: WorkerRecord, outcome: Outcome) -> Ended | None:
         """Accept the task that an agent has asked for and run by itself.
 
-        One that is paused goes into line for its agent, who runs it once there is capacity.
+        It is kept, and this waits, while the ledger cannot be written. One that is paused goes
+        into line for its agent, who runs it once there is capacity.
         Returns it when it ended at once, because the agent is gone.
 
         Raises:
-            LedgerError: it cannot be committed; its outcome is lost.
+            LedgerError: it was not committed up to the end; its outcome is lost.
         """
         asked = outcome.asked
         assert asked is not None
         only = worker.name if outcome.is_paused else None
         task = AcceptedTask(outcome.number, asked.id, asked.prompt, worker.role, worker=only)
         record = TaskRecord(task)
-        await self._ledger.accept([task])
+        await self._ledger.accept([task], is_kept=True)
         if not outcome.is_paused:
             self._scheduler.adopt(worker, record)
             return None

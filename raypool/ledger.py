@@ -3,7 +3,7 @@
 A ledger is plain and synchronous. One thread may write while another reads; a read sees what was
 committed before it began. Every method raises `LedgerError`, and nothing else, when the database
 fails: the message says what happened to which ledger and what to do. A write that raised has left
-nothing behind, and may be tried again.
+nothing behind, and may be tried again; one that raised `Unfit` would raise it again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from raypool.errors import LedgerError
 from raypool.records import AcceptedTask, Ending
 from raypool.usage import Usage
 
@@ -32,6 +33,10 @@ BUDGET = "budget"
 
 EPOCH = "epoch"
 """The `meta` key of how many dispatchers have worked with it."""
+
+
+class Unfit(LedgerError):
+    """Raised when the ledger works, and what was to be written can never be."""
 
 
 class KnownTask(msgspec.Struct, frozen=True):

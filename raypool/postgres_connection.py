@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
 from raypool.errors import LedgerError
-from raypool.ledger import POOL_NAME
+from raypool.ledger import POOL_NAME, Unfit
 from raypool.postgres_place import DEFAULT_SCHEMA, PostgresPlace
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
@@ -63,6 +63,8 @@ UNION ALL
 SELECT set_config('synchronous_commit', 'on', false)
 WHERE current_setting('synchronous_commit') = 'off'
 """
+
+_UNFIT = (psycopg.IntegrityError, psycopg.DataError, errors.ProgramLimitExceeded)
 
 _WHAT_TO_DO: Mapping[type[Exception], str] = {
     errors.DiskFull: "the server's disk is full; free some space",
@@ -216,7 +218,8 @@ def ledger_error(place: PostgresPlace, error: Exception) -> LedgerError:
     what = next((it for kind, it in _WHAT_TO_DO.items() if isinstance(error, kind)), None)
     if what is None and isinstance(error, psycopg.OperationalError):
         what = "its server has gone away, and is asked again with the next call"
-    return LedgerError(
+    kind = Unfit if isinstance(error, _UNFIT) else LedgerError
+    return kind(
         f"the ledger {place.shown!r} failed: {what or 'see the cause'} ({_first_line(error)})"
     )
 

@@ -93,12 +93,14 @@ class Scheduler:
     def unfinished_up_to(self, number: int) -> dict[str | None, int]:
         """By worker, how much is unfinished that was accepted as `number` or before.
 
-        Those are tasks and notices; under `None`, the tasks that no worker has been given.
+        Those are tasks, also ended ones whose ending is not committed, and notices; under
+        `None`, the tasks that no worker has been given, or that one has ended who is gone.
         """
         counts: Counter[str | None] = Counter()
         for record in self._records.values():
-            if record.is_accepted and not record.has_ended and record.number <= number:
-                counts[record.worker] += 1
+            if record.is_accepted and record.number <= number:
+                worker = self.roster.get(record.worker)
+                counts[None if worker is None else worker.name] += 1
         for worker in self.roster:
             counts[worker.name] += sum(1 for _ in _notices_up_to(worker, number))
         return dict(+counts)

@@ -14,6 +14,7 @@ from raypool.capacity.gate import Gate
 from raypool.clock import Clock
 from raypool.desk import Desks
 from raypool.errors import LedgerError, UnknownWorker
+from raypool.events import AWAITED
 from raypool.hedger import Hedger
 from raypool.link import WorkerGone, WorkerLink
 from raypool.messages import Batch, Notice, Outcome, Piece
@@ -55,6 +56,8 @@ class Sender:
         self._recorder = recorder
         self._hedger = hedger
         hedger.send = self._begin_to_send
+        recorder.on_failure = self._call_all_back
+        recorder.on_recovery = lambda: self.pump(scheduler.roster)
         self._desks = desks
         self._broadcast = broadcast
         self._clock = clock
@@ -162,7 +165,7 @@ class Sender:
                 self.begin(self._send_notice(worker, record))
 
     async def finish_up_to(self, number: int) -> None:
-        """Return when every task accepted as `number` or before has ended.
+        """Return when every task accepted as `number` or before has ended, and that is recorded.
 
         Each worker is asked once it has been sent the last of them, and answers when it
         has finished.
@@ -175,6 +178,7 @@ class Sender:
                 self._moved.clear()
                 await self._moved.wait()
             else:
+                await self._recorder.settle()
                 return
 
     async def recall(self, worker: WorkerRecord) -> None:
@@ -306,8 +310,8 @@ class Sender:
         link, settled_otherwise = self._links.get(worker.name), []
         snapshots: dict[str, str] = {}
         took_tasks = worker.takes_tasks
-        is_refused = any(map(_is_refused, outcomes))
-        was_open = is_refused and worker.gate.is_wide_open
+        is_awaited = any(map(_is_awaited, outcomes))
+        was_open = is_awaited and worker.gate.is_wide_open
         for outcome in outcomes:
             settled = self._scheduler.settle(worker, outcome)
             self._hedger.settled(worker, outcome, settled)
@@ -341,6 +345,11 @@ class Sender:
         for worker in self._scheduler.roster:
             if worker.gate is gate and worker.is_healthy and worker.held:
                 self.begin(self._call_back(worker, worker.sent))
+
+    def _call_all_back(self) -> None:
+        """Have nothing start that was sent ahead: what would come of it could not be kept."""
+        for gate in {worker.gate for worker in self._scheduler.roster}:
+            self._call_back_from(gate)
 
     async def _call_back(self, worker: WorkerRecord, count: int) -> None:
         link = self._links[worker.name]
@@ -455,7 +464,7 @@ class Sender:
     def _tell_of_delay(self, worker: WorkerRecord, delayed: Delayed) -> None:
         failure = delayed.failure
         about = {"worker": worker.name, "role": worker.role, "task": delayed.record.task.id}
-        if failure.verdict == "refused":
+        if failure.verdict in AWAITED:
             self._broadcast.emit(
                 "limit.refused", **about, error_type=failure.type, wait_seconds=delayed.seconds
             )
@@ -497,8 +506,8 @@ async def _first_of(asking: Coroutine[Any, Any, None], moving: Coroutine[Any, An
         move.cancel()
 
 
-def _is_refused(outcome: Outcome) -> bool:
-    return outcome.failure is not None and outcome.failure.verdict == "refused"
+def _is_awaited(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.verdict in AWAITED
 
 
 def _ended(settled: Decided, outcome: Outcome) -> Ended:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from raypool.clock import Clock
 from raypool.copies import Copies
 from raypool.endings import ending_of, of_answer, of_death, of_failure, of_skip
+from raypool.events import AWAITED
 from raypool.messages import Answer, Failure, Outcome
 from raypool.places import Places, Unplaced
 from raypool.ready import Ready
@@ -238,7 +239,7 @@ class Settling:
         """Whether another worker has a copy, which goes on in the place of a lost attempt."""
         if not self._copies.take_over(record):
             return False
-        if failure is not None and failure.verdict != "refused":
+        if failure is not None and failure.verdict not in AWAITED:
             record.tries.earlier += 1
         return True
 
@@ -253,13 +254,13 @@ class Settling:
     def _settle_failure(
         self, worker: WorkerRecord, record: TaskRecord, outcome: Outcome, failure: Failure
     ) -> Decided | Delayed:
-        delay = self._retries.delay(record.tries, failure)
+        now = self._clock.monotonic()
+        delay = self._retries.delay(record.tries, failure, now)
         if record.is_cancelled:
             return Decided(record, self.end(record, "cancelled"))
         if delay is None:
             ending = self.end(record, "failed", turns=outcome.turns, **of_failure(failure))
             return Decided(record, ending)
         worker.waiting[record.number] = record
-        due = self._clock.monotonic() + delay
-        heapq.heappush(self._waiting, (due, record.number, record))
+        heapq.heappush(self._waiting, (now + delay, record.number, record))
         return Delayed(record, failure, delay)

@@ -126,6 +126,8 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
         scaling: what keeps the pool from having the workers it should have; `None` when nothing
             does.
         blocked: why nothing is sent, and what to do; `None` while something is.
+        unrecorded: tasks that have ended and whose end is kept in memory, since the ledger cannot
+            be written; they count as nothing else meanwhile.
         budget: what is spent of the budget; `None` when there is none.
         limits: one entry per provider, key and model.
     """
@@ -144,6 +146,7 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     extra_turns: int = 0
     extra_cost_usd: float = 0.0
     blocked: str | None = None
+    unrecorded: int = 0
     budget: BudgetStatus | None = None
     limits: list[LimitStatus] = msgspec.field(default_factory=list)
     scaling: str | None = None

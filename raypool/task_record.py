@@ -106,6 +106,7 @@ class TaskRecord:
             self.streams,
             self.tries.may_wait,
             None if self.reserved is None else 1,
+            self.tries.may_miss,
         )
 
     def make_copy(self, worker: str) -> TaskRecord:

@@ -7,9 +7,11 @@ import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
+from raypool.capacity.standstill import Standstill
 from raypool.clock import FakeClock
 from raypool.config import RetryPolicy
 from raypool.desk import Desks
@@ -106,10 +108,11 @@ class Office:
 
     async def run_all(self) -> None:
         """Have every worker answer every task with the prompt, also those that follow."""
-        while ended := self._answer_all():
+        while ended := self.answer_all():
             await self.record(ended)
 
-    def _answer_all(self) -> list[Ended]:
+    def answer_all(self) -> list[Ended]:
+        """Have every worker answer what it has; how that ended, unrecorded."""
         ended = []
         for worker in self.workers:
             while records := self.scheduler.take(worker):
@@ -149,8 +152,14 @@ class Office:
         return await self.broadcast.next("watcher", 0.0)
 
     def _connect(self, last_number: int) -> None:
+        self.standstill = Standstill()
         self.recorder = Recorder(
-            self.ledger, self.scheduler, self.desks, self.tally, self.broadcast
+            self.ledger,
+            self.scheduler,
+            self.desks,
+            self.tally,
+            self.broadcast,
+            standstill=self.standstill,
         )
         self.intake = Intake(
             self.ledger, self.scheduler, self.desks, self.broadcast, last_number=last_number
@@ -532,34 +541,103 @@ async def test_task_that_was_accepted_before_is_joined_though_its_batch_fails(
     assert await office.delivered() == {1: "re: why?", 2: "re: why?"}
 
 
-async def test_ending_that_cannot_be_recorded_is_told_and_stays_unfinished(
+async def test_ending_that_cannot_be_recorded_is_told_and_kept_until_it_can(
     office: Office,
 ) -> None:
     await office.accept(ask(1, "a"))
     office.file.failure = LedgerError("the disk is full")
+    running = asyncio.create_task(office.run_all())
 
-    await office.run_all()
-
-    [delivery] = await office.desks.of("mine").collect(0.0)
-    assert (delivery.ending, delivery.ledger_error) == (None, "the disk is full")
-    assert office.tally.ended["completed"] == 0
+    [delivery] = await office.desks.of("mine").collect(10.0)
+    assert delivery.ending is None
+    assert delivery.ledger_error == (
+        "the disk is full; how task 'a' has ended is kept, and recorded once the ledger can be "
+        "written: pool.future('a') waits for that"
+    )
+    assert (office.recorder.kept, office.tally.ended["completed"]) == (1, 0)
     assert [task.id for task in office.file.unfinished(0, 9)] == ["a"]
+    office.file.failure = None
+    await running
+
+    assert await office.delivered() == {}
+    assert (office.recorder.kept, office.tally.ended["completed"]) == (0, 1)
+    assert office.file.unfinished(0, 9) == []
 
 
-async def test_task_whose_ending_was_lost_runs_again_when_it_is_submitted_again(
+async def test_task_whose_end_is_kept_does_not_run_again_when_it_is_submitted_again(
     office: Office,
 ) -> None:
-    await office.accept(ask(1, "a"), ask(2, "b"))
+    await office.accept(ask(1, "a"))
     office.file.failure = LedgerError("the disk is full")
-    await office.run_all()
-    await office.delivered()
+    running = asyncio.create_task(office.run_all())
+    await office.desks.of("mine").collect(10.0)
+
+    receipt = await office.accept(ask(2, "a"))
+    assert receipt.workers == [(2, "crew-1")]
     office.file.failure = None
+    await running
 
-    await office.accept(ask(3, "c"), ask(4, "a"))
-    await office.run_all()
+    assert await office.delivered() == {2: "re: why?"}
+    assert all(office.scheduler.take(worker) == [] for worker in office.workers)
 
-    assert await office.delivered() == {3: "re: why?", 4: "re: why?"}
-    assert [task.id for task in office.file.unfinished(0, 9)] == ["b"]
+
+async def test_settling_waits_for_what_is_kept_and_not_for_what_was_refused(
+    office: Office,
+) -> None:
+    await office.accept(ask(1, "a"))
+    office.file.failure = LedgerError("the disk is full")
+    await office.accept(ask(2, "b"))
+    await office.recorder.settle()
+    running = asyncio.create_task(office.run_all())
+    await office.desks.of("mine").collect(10.0)
+
+    settling = asyncio.create_task(office.recorder.settle())
+    await asyncio.sleep(0)
+    assert not settling.done()
+    office.file.failure = None
+    await settling
+
+    assert [ended.task.id for ended in office.file.ended(0, 9)] == ["a"]
+    await running
+
+
+async def test_nothing_is_sent_while_the_ledger_cannot_be_written(office: Office) -> None:
+    changes: list[str] = []
+    office.recorder.on_failure = lambda: changes.append("failure")
+    recovered = asyncio.Event()
+    office.recorder.on_recovery = recovered.set
+    office.file.failure = LedgerError("the disk is full")
+
+    await office.accept(ask(1, "a"))
+    await office.accept(ask(2, "b"))
+
+    assert changes == ["failure"]
+    assert office.standstill.why is not None
+    assert office.standstill.why.startswith("the disk is full; nothing is sent until the ledger")
+    office.file.failure = None
+    await recovered.wait()
+    assert office.standstill.why is None
+
+
+async def test_ending_that_the_ledger_cannot_hold_is_given_up_and_the_others_are_recorded(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    await office.accept(ask(1, "a"), ask(2, "b"), ask(3, "c"))
+    ended = office.answer_all()
+    too_large = msgspec.structs.replace(ended[1].ending, usage=Usage(2**70))
+    ended[1] = ended[1]._replace(ending=too_large)
+
+    await office.recorder.record(ended, {"crew-1": '{"seen": 1}'})
+
+    assert {one.task.id for one in office.file.ended(0, 9)} == {"a", "b", "c"} - {
+        ended[1].record.task.id
+    }
+    assert office.file.snapshot("crew-1") == '{"seen": 1}'
+    assert (office.recorder.given_up, office.recorder.kept) == (1, 0)
+    assert "not recorded are the ends of 1 tasks" in caplog.text
+    deliveries = await office.desks.of("mine").collect(0.0)
+    assert [one.ledger_error is None for one in deliveries].count(False) == 1
+    assert office.standstill.why is None
 
 
 async def test_task_that_two_find_unfinished_at_once_runs_once(office: Office) -> None:
@@ -608,7 +686,7 @@ async def test_tasks_of_a_session_are_recorded_one_after_the_other(office: Offic
     assert await office.delivered() == {1: "re: 1?", 2: "re: 2?", 3: "re: 3?"}
 
 
-async def test_session_goes_on_after_what_cannot_be_recorded(office: Office) -> None:
+async def test_session_goes_on_once_what_it_has_grown_by_is_recorded(office: Office) -> None:
     await office.accept(say(1, "user-42"), say(2, "user-42"))
     office.file.failure = LedgerError("the disk is full")
     [first] = office.scheduler.take(office.workers[0])
@@ -616,12 +694,14 @@ async def test_session_goes_on_after_what_cannot_be_recorded(office: Office) -> 
     settled = office.scheduler.settle(office.workers[0], answer)
     assert isinstance(settled, Decided)
 
-    followed = await office.recorder.record([Ended(*settled)])
+    recording = asyncio.create_task(office.recorder.record([Ended(*settled)]))
+    await office.desks.of("mine").collect(10.0)
+    assert office.scheduler.take(office.workers[0]) == []
     office.file.failure = None
 
-    assert followed == []
+    assert await recording == []
     [second] = office.scheduler.take(office.workers[0])
-    assert (first.number, second.number, second.session_turns) == (1, 2, 0)
+    assert (first.number, second.number, second.session_turns) == (1, 2, 1)
 
 
 async def test_task_that_follows_and_that_nobody_can_have_is_returned_by_the_recorder(

@@ -198,6 +198,8 @@ class FakeRecorder:
         self.endings: dict[int, Ending] = {}
         self.snapshots: dict[str, str] = {}
         self.is_behind = False
+        self.on_failure: Callable[[], None] = lambda: None
+        self.on_recovery: Callable[[], None] = lambda: None
         self._scheduler = scheduler
 
     async def record(self, ended: list[Ended], snapshots: dict[str, str]) -> list[Ended]:
@@ -211,6 +213,9 @@ class FakeRecorder:
             if decided is not None:
                 followed.append(Ended(*decided))
         return followed
+
+    async def settle(self) -> None:
+        return None
 
     @property
     def states(self) -> dict[int, str]:

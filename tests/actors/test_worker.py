@@ -32,6 +32,9 @@ from raypool.worker import CONTROL, WAITING, Worker, WorkerSpec, concurrency_gro
 
 StartWorker = Callable[..., Any]
 
+FIRST = 1
+"""The epoch of a pool's first dispatcher."""
+
 ALONE = PoolInfo("alone", "tests", ("tester",), max_pending=10, keeps_ledger=False)
 
 
@@ -109,7 +112,7 @@ def streamed(batches: Any) -> list[Outcome]:
 def test_mailbox_starts_2000_calls_in_the_order_they_were_made(start_worker: StartWorker) -> None:
     worker = start_worker(FunctionBackend(Numbers().answer))
 
-    calls = [worker.turn_of_one.remote(envelope(number)) for number in range(2_000)]
+    calls = [worker.turn_of_one.remote(envelope(number), FIRST, []) for number in range(2_000)]
     outcomes = [outcome for reply in ray.get(calls) for outcome in decode_outcomes(reply)]
 
     assert [outcome.number for outcome in outcomes] == list(range(2_000))
@@ -122,7 +125,7 @@ def test_envelope_of_many_streams_every_outcome_once_and_in_order(
 ) -> None:
     worker = start_worker(ScriptedBackend(latency=0.001))
 
-    outcomes = streamed(worker.turn.remote(envelope(*range(300))))
+    outcomes = streamed(worker.turn.remote(envelope(*range(300)), FIRST, []))
 
     assert [outcome.number for outcome in outcomes] == list(range(300))
 
@@ -131,7 +134,7 @@ def test_concurrency_of_64_runs_64_turns_at_once(start_worker: StartWorker) -> N
     worker = start_worker(ScriptedBackend(latency=1.0), concurrency=64)
 
     started = time.monotonic()
-    outcomes = streamed(worker.turn.remote(envelope(*range(128))))
+    outcomes = streamed(worker.turn.remote(envelope(*range(128)), FIRST, []))
 
     assert len(outcomes) == 128
     assert 2.0 <= time.monotonic() - started < 4.0
@@ -150,7 +153,7 @@ def test_status_answers_within_milliseconds_while_a_turn_runs(
     start_worker: StartWorker, backend: ScriptedBackend, agent: type[Agent]
 ) -> None:
     worker = start_worker(backend, agent=agent)
-    running = worker.turn_of_one.remote(envelope(7))
+    running = worker.turn_of_one.remote(envelope(7), FIRST, [])
     while ray.get(worker.status.remote()).running != [7]:
         pass
 
@@ -167,7 +170,7 @@ def test_status_answers_within_milliseconds_while_a_turn_runs(
 
 def test_waiting_status_leaves_plain_status_free(start_worker: StartWorker) -> None:
     worker = start_worker(ScriptedBackend(latency=0.5))
-    running = worker.turn_of_one.remote(envelope(1))
+    running = worker.turn_of_one.remote(envelope(1), FIRST, [])
 
     waiting = worker.status.options(concurrency_group=WAITING).remote(after=1)
     report = ray.get(worker.status.options(concurrency_group=CONTROL).remote())
@@ -182,7 +185,7 @@ def test_cancelled_tasks_are_dropped_from_an_envelope_that_runs(
 ) -> None:
     worker = start_worker(ScriptedBackend(latency=0.3))
 
-    stream = worker.turn.remote(envelope(1, 2, 3))
+    stream = worker.turn.remote(envelope(1, 2, 3), FIRST, [])
     ray.get(worker.cancel.remote([2]))
     outcomes = streamed(stream)
 
@@ -195,7 +198,7 @@ def test_recall_gives_back_what_has_not_started_and_lets_the_rest_run(
 ) -> None:
     worker = start_worker(ScriptedBackend(latency=0.5))
 
-    stream = worker.turn.remote(envelope(1, 2, 3))
+    stream = worker.turn.remote(envelope(1, 2, 3), FIRST, [])
     while ray.get(worker.status.remote()).running != [1]:
         pass
     recalled = asyncio.run(WorkerLink(worker).recall([1, 2, 3]))
@@ -210,8 +213,8 @@ def test_task_pauses_in_one_call_and_goes_on_in_another(start_worker: StartWorke
     worker = start_worker(ScriptedBackend(), agent=Chaining)
     work = encode([Assignment(1, "task-1", "one", exchanges=1)])
 
-    [first] = decode_outcomes(ray.get(worker.turn_of_one.remote(work)))
-    [last] = decode_outcomes(ray.get(worker.turn_of_one.remote(work)))
+    [first] = decode_outcomes(ray.get(worker.turn_of_one.remote(work, FIRST, [])))
+    [last] = decode_outcomes(ray.get(worker.turn_of_one.remote(work, FIRST, [])))
 
     assert (first.is_paused, first.answer, first.requests) == (True, None, 1)
     assert last.answer is not None
@@ -226,7 +229,7 @@ def test_worker_that_starts_tells_its_terms_and_prices_by_the_table_of_the_pool(
     link = WorkerLink(worker)
 
     asyncio.run(link.start(None))
-    [outcome] = decode_outcomes(ray.get(worker.turn_of_one.remote(envelope(1))))
+    [outcome] = decode_outcomes(ray.get(worker.turn_of_one.remote(envelope(1), FIRST, [])))
 
     assert (link.terms.model, link.terms.provider, link.terms.is_priced) == ("scripted", "", True)
     assert outcome.cost_usd == 3.0
@@ -245,7 +248,7 @@ def test_notices_are_handed_in_at_once_and_answered_when_they_are_heard(
     start_worker: StartWorker,
 ) -> None:
     worker = start_worker(ScriptedBackend(latency=0.5))
-    running = worker.turn_of_one.remote(envelope(1))
+    running = worker.turn_of_one.remote(envelope(1), FIRST, [])
 
     ray.get([worker.notify.remote(encode(Notice(number, "hear"))) for number in range(2, 50)])
     assert ray.get(worker.status.remote()).finished == 0
