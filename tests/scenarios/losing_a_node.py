@@ -28,7 +28,11 @@ SOON_DECLARED_DEAD = {
     "health_check_timeout_ms": 2000,
     "health_check_failure_threshold": 4,
 }
-NODE = {"num_cpus": 2, "object_store_memory": 80_000_000, "include_dashboard": False}
+NODE: dict[str, Any] = {
+    "num_cpus": 2,
+    "object_store_memory": 80_000_000,
+    "include_dashboard": False,
+}
 
 
 def main(url: str, count: int) -> dict[str, Any]:
@@ -56,7 +60,8 @@ def main(url: str, count: int) -> dict[str, Any]:
         pool.stop()
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        shut_down: Any = cluster.shutdown
+        shut_down()
     return found
 
 
