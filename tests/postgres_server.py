@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ _SETTINGS = {
 
 
 class PostgresServer:
-    """A server on loopback with a database per name, not safe from a power cut.
+    """A server on loopback, not safe from a power cut unless its settings say so.
 
     Attributes:
         directory: where its data, log and socket are.
@@ -40,7 +41,8 @@ class PostgresServer:
         process: it, while it runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] = {}) -> None:
+        self._settings = {**_SETTINGS, **settings}
         self._programs = find_programs()
         self._as_user = _ordinary_user()
         self.directory = Path(tempfile.mkdtemp(prefix="raypool-postgres-", dir="/tmp"))
@@ -70,7 +72,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start it; returns when it can be connected to."""
         command = [f"{self._programs}/postgres", "-D", f"{self._data}", "-p", f"{self.port}"]
-        for name, value in {**_SETTINGS, "unix_socket_directories": self.directory}.items():
+        for name, value in {**self._settings, "unix_socket_directories": self.directory}.items():
             command += ["-c", f"{name}={value}"]
         with (self.directory / "log").open("ab") as log:
             process: subprocess.Popen[bytes] = subprocess.Popen(
