@@ -35,6 +35,7 @@ LAYERS = [
     "postgres_session postgres_sessions",
     "desk outbox retries sealing sqlite_file sqlite_sessions verdicts limits halting snapshots",
     "votes conversations recipes terms mapping task_record mailbox sqlite_ledger kept_types",
+    "postgres_writes",
     "postgres_ledger",
     "ledgers",
     "accounts routing reported answers",
