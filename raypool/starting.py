@@ -27,6 +27,8 @@ from raypool.temporary import discard_ledger, make_ledger
 logger = logging.getLogger(__name__)
 
 CONCURRENT_CALLS = 10_000
+A_BYTE = 1
+"""Of memory: Ray puts an actor that asks for nothing anywhere, whatever node it prefers."""
 
 
 def start_dispatcher(
@@ -94,10 +96,9 @@ def ask_info(dispatcher: Any, name: str) -> PoolInfo:
 
 
 def _create(config: PoolConfig, payloads: dict[str, bytes], handler: bytes | None) -> Any:
-    """On this node, where the ledger's file is; one in PostgreSQL can be reached from others."""
-    here = NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=config.postgres is not None
-    )
+    """On this node, where the ledger's file is; one in PostgreSQL lets it come back on others."""
+    may_move = config.postgres is not None
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=may_move)
     actor_class = ray.remote(Dispatcher)
     try:
         return actor_class.options(
@@ -105,6 +106,7 @@ def _create(config: PoolConfig, payloads: dict[str, bytes], handler: bytes | Non
             namespace=config.namespace,
             lifetime="detached" if config.detached else None,
             num_cpus=0,
+            memory=A_BYTE if may_move else None,
             max_restarts=-1,
             max_concurrency=CONCURRENT_CALLS,
             scheduling_strategy=here,
