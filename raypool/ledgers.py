@@ -23,11 +23,13 @@ class FoundLedger(NamedTuple):
 
     Attributes:
         shown: its absolute path, or its URL without a password.
+        is_there: whether it exists.
         postgres: where it is in PostgreSQL; `None` for a file.
         pool: the name of the pool that it belongs to; `None` when no pool has had it.
     """
 
     shown: str
+    is_there: bool
     postgres: PostgresPlace | None
     pool: str | None
 
@@ -43,8 +45,8 @@ def find_ledger(ledger: object) -> FoundLedger:
         return _find_postgres(ledger)
     if not isinstance(ledger, (str, Path)) or not str(ledger):
         raise TypeError(f"ledger must be a path or a postgresql:// URL, got {ledger!r}")
-    path = str(Path(ledger).absolute())
-    return FoundLedger(path, None, SqliteLedger.peek_name(path))
+    path = Path(ledger).absolute()
+    return FoundLedger(str(path), path.exists(), None, SqliteLedger.peek_name(path))
 
 
 def open_ledger(config: PoolConfig, *, goes_on: bool) -> Ledger:
@@ -75,8 +77,8 @@ def _find_postgres(url: str) -> FoundLedger:
     _postgres_ledger()
     from raypool.postgres_connection import resolve  # noqa: PLC0415 - psycopg is optional
 
-    place, pool = resolve(url)
-    return FoundLedger(place.shown, place.held_by_new_pool(), pool)
+    place, is_there, pool = resolve(url)
+    return FoundLedger(place.shown, is_there, place.held_by_new_pool(), pool)
 
 
 def _postgres_ledger() -> type[PostgresLedger]:

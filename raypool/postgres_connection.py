@@ -133,11 +133,19 @@ def read_url(url: str) -> Url:
     return Url(parameters, schema_name)
 
 
-def resolve(url: str) -> tuple[PostgresPlace, str | None]:
-    """The place that `url` and this machine's environment mean, and whose pool's ledger it is.
+class Resolved(NamedTuple):
+    """What a URL means: the place, whether a ledger is there, and the name of its pool, if any."""
+
+    place: PostgresPlace
+    is_there: bool
+    pool: str | None
+
+
+def resolve(url: str) -> Resolved:
+    """What `url` and this machine's environment mean.
 
     What PGPASSWORD and its like, `~/.pgpass` and the service file say here goes along, so that
-    other machines need none of it. There is no name when no pool has named itself in it.
+    other machines need none of it.
 
     Raises:
         LedgerError: the URL cannot be read, or the database cannot be used.
@@ -155,13 +163,18 @@ def resolve(url: str) -> tuple[PostgresPlace, str | None]:
         kept |= {"dbname": connection.info.dbname, "user": connection.info.user}
         if connection.info.password:
             kept["password"] = connection.info.password
-        name = read_name(connection)
+        is_there, pool = has_tables(connection), read_name(connection)
     resolved = PostgresPlace(
         shown=_shown(kept, schema_name),
         connection=SecretStr(make_conninfo(**kept)),
         schema_name=schema_name,
     )
-    return resolved, name
+    return Resolved(resolved, is_there, pool)
+
+
+def has_tables(connection: Connection) -> bool:
+    """Whether the schema has a ledger, or another program's table of that name."""
+    return connection.execute("SELECT to_regclass('ledger')").fetchone() != (None,)
 
 
 def read_name(connection: Connection) -> str | None:

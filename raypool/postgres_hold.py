@@ -8,7 +8,7 @@ import psycopg
 from psycopg import errors, sql
 
 from raypool.errors import LedgerError
-from raypool.postgres_connection import Connection, read_name
+from raypool.postgres_connection import Connection, has_tables, read_name
 from raypool.postgres_place import PostgresPlace
 from raypool.postgres_schema import BEGIN_LEDGER, SCHEMA, SCHEMA_VERSION
 
@@ -51,13 +51,13 @@ class PostgresHold:
         """
         if self._is_over:
             raise self._lost_to_another()
-        exists = _has_tables(connection)
+        exists = has_tables(connection)
         if exists:
             self._refuse_other_version(connection)
             connection.execute(_END_EARLIER, (self._key, self._place.holder))
         self._lock(connection)
         with connection.transaction():
-            if not exists and not _has_tables(connection):
+            if not exists and not has_tables(connection):
                 self._make(connection)
             self._refuse_other_version(connection)
             if self._number is None:
@@ -132,10 +132,6 @@ class PostgresHold:
     def _key(self) -> int:
         digest = hashlib.sha256(f"raypool {self._place.schema_name}".encode()).digest()
         return int.from_bytes(digest[:8], "big", signed=True)
-
-
-def _has_tables(connection: Connection) -> bool:
-    return connection.execute("SELECT to_regclass('ledger')").fetchone() != (None,)
 
 
 def _only_row(cursor: psycopg.Cursor[tuple[int, ...]]) -> tuple[int, ...]:

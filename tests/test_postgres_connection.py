@@ -79,7 +79,7 @@ class TestRefusals:
         with postgres.connect() as admin:
             admin.execute("CREATE ROLE guest LOGIN PASSWORD 'a'")
 
-        place, _ = resolve(url.replace(f"{USER}:{ENCODED_PASSWORD}@", "guest:a@"))
+        place = resolve(url.replace(f"{USER}:{ENCODED_PASSWORD}@", "guest:a@")).place
 
         with refused("GRANT CREATE ON DATABASE"):
             PostgresLedger(place)
@@ -90,7 +90,7 @@ class TestRefusals:
         ids=["newer", "older"],
     )
     def test_ledger_of_another_raypool(self, url: str, step: int, what: str) -> None:
-        place, _ = resolve(url)
+        place = resolve(url).place
         PostgresLedger(place).close()
         with admin_of(url) as admin:
             admin.execute("UPDATE ledger SET version = %s", (SCHEMA_VERSION + step,))
@@ -103,7 +103,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("table", ["ledger", "tasks"])
     def test_schema_of_another_program_is_left_as_it_is(self, url: str, table: str) -> None:
-        place, _ = resolve(url)
+        place = resolve(url).place
         with admin_of(url) as admin:
             admin.execute(f"CREATE SCHEMA {place.schema_name}")
             admin.execute(f"CREATE TABLE {table} (title TEXT)")
@@ -143,7 +143,7 @@ class TestUrls:
             resolve(f"postgresql://127.0.0.1:1/db?schema={schema}")
 
     def test_schema_may_have_any_name(self, postgres: PostgresServer) -> None:
-        place, _ = resolve(f"{postgres.url}?schema=Night%20%22run%22%20%C3%BC")
+        place = resolve(f"{postgres.url}?schema=Night%20%22run%22%20%C3%BC").place
 
         ledger = PostgresLedger(place)
 
@@ -186,7 +186,7 @@ class TestWhatTravels:
         monkeypatch.setenv("PGUSER", USER)
         monkeypatch.setenv("PGPASSWORD", PASSWORD)
 
-        place, _ = resolve(f"postgresql:///postgres?{parts.query}")
+        place = resolve(f"postgresql:///postgres?{parts.query}").place
         for name in ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD"):
             monkeypatch.delenv(name)
 
@@ -200,7 +200,7 @@ class TestWhatTravels:
         file.chmod(0o600)
         monkeypatch.setenv("PGPASSFILE", str(file))
 
-        place, _ = resolve(url.replace(f":{ENCODED_PASSWORD}@", "@"))
+        place = resolve(url.replace(f":{ENCODED_PASSWORD}@", "@")).place
         monkeypatch.delenv("PGPASSFILE")
 
         PostgresLedger(place).close()

@@ -29,7 +29,7 @@ from raypool.postgres_connection import resolve
 from raypool.postgres_ledger import PostgresLedger
 from raypool.records import AcceptedTask, Ending
 
-ledger = PostgresLedger(resolve(sys.argv[1])[0].held_by_new_pool())
+ledger = PostgresLedger(resolve(sys.argv[1]).place.held_by_new_pool())
 last = ledger.totals().last_number
 while True:
     tasks = [AcceptedTask(last + n, f"task-{last + n}", "why?") for n in range(1, 21)]
@@ -49,7 +49,7 @@ def ending(number: int, text: str | None = None) -> Ending:
 
 
 def place_of(url: str) -> PostgresPlace:
-    return resolve(url)[0].held_by_new_pool()
+    return resolve(url).place.held_by_new_pool()
 
 
 @pytest.fixture

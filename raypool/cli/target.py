@@ -104,10 +104,9 @@ class Target:
 
 
 def _is_new(ledger: str | None) -> bool:
-    """Whether no pool has ever had it."""
     if is_postgres(ledger):
         with in_one_line(LedgerError):
-            return find_ledger(ledger).pool is None
+            return not find_ledger(ledger).is_there
     return ledger is not None and not Path(ledger).exists()
 
 

@@ -45,7 +45,7 @@ def wiped(writer: Connection, counts: Counts) -> Written:
 
 @pytest.fixture(scope="module", autouse=True)
 def open_ledger(postgres: PostgresServer) -> Iterator[None]:
-    place, _ = resolve(postgres.new_url())
+    place = resolve(postgres.new_url()).place
     ledger = WipedLedger.open = WipedLedger(place.held_by_new_pool())
     ledger.close()
     yield

@@ -30,7 +30,7 @@ def open_ledger(
     server: PostgresServer = request.getfixturevalue("postgres")
     monkeypatch.setattr(postgres_hold, "LOCK_SECONDS", 0.1)
     url = server.new_url()
-    return lambda: PostgresLedger(resolve(url)[0].held_by_new_pool())
+    return lambda: PostgresLedger(resolve(url).place.held_by_new_pool())
 
 
 @pytest.fixture
