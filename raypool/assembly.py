@@ -20,10 +20,12 @@ from raypool.config import PoolConfig
 from raypool.crew import Crew, await_ready
 from raypool.desk import Desks
 from raypool.errors import LedgerError, PoolStartError
+from raypool.fingerprints import Fingerprints
 from raypool.governor_link import GovernorLinks
 from raypool.group_commit import GroupCommit
 from raypool.hedger import Hedger
 from raypool.hedging import Hedging
+from raypool.in_flight import count_in_flight
 from raypool.intake import Intake
 from raypool.joining import Joining
 from raypool.leaving import Leaving
@@ -86,6 +88,7 @@ class Assembly:
     naming: Naming
     crew: Crew
     epoch: int
+    _tally: Tally
 
     def __init__(
         self,
@@ -110,6 +113,7 @@ class Assembly:
         self._clock = clock
         self._governors = GovernorLinks(clock, on_lease)
         self._desks = Desks(clock)
+        self._fingerprints = Fingerprints()
         self._broadcast = Broadcast(clock, config.name)
         self.links: dict[str, WorkerLink] = {}
 
@@ -130,6 +134,14 @@ class Assembly:
             parts = self._join(ledger)
             if self._goes_on:
                 await self._rejoining(parts).take_over(rejoined)
+            await count_in_flight(
+                parts.ledger,
+                parts.scheduler,
+                parts.gates,
+                parts.book,
+                self._tally,
+                present=rejoined,
+            )
             await _resume(parts)
             parts.scaler.begin()
         except BaseException as error:
@@ -193,7 +205,7 @@ class Assembly:
     def _join(self, ledger: Ledger) -> Parts:
         config = self._config
         totals = ledger.totals()
-        tally = Tally(totals)
+        tally = self._tally = Tally(totals)
         kept, told = totals.extra, totals.usage.total_tokens
         spent = Cost.of(totals.cost_usd + kept.kept_usd, told + kept.kept_tokens)
         budget = kept_budget(ledger, config.budget) if self._goes_on else config.budget
@@ -215,7 +227,15 @@ class Assembly:
             broadcast=self._broadcast,
             clock=self._clock,
         )
-        intake = Intake(commits, scheduler, self._desks, self._broadcast, totals.last_number)
+        intake = Intake(
+            commits,
+            scheduler,
+            self._desks,
+            self._broadcast,
+            last_number=totals.last_number,
+            fingerprints=self._fingerprints,
+            deaths=ledger.deaths(),
+        )
         sender.adopt = intake.adopt
         listening = Listening(self.links, self._broadcast)
         handler_thread = self._begin_telemetry(scheduler.roster)
@@ -285,7 +305,9 @@ class Assembly:
         role = self.naming.role_of(name)
         settings = self._config.by_role[role]
         window = functools.partial(Window, settings.concurrency, settings.mailbox_limit)
-        gate = gates.of(role, self.links[name].terms, settings.rate_limit)
+        terms = self.links[name].terms
+        self._fingerprints.know(role, terms.answers)
+        gate = gates.of(role, terms, settings.rate_limit)
         return WorkerRecord(name, role, window, gate)
 
     def _new_hedger(self, scheduler: Scheduler, tally: Tally) -> Hedger:

@@ -14,7 +14,16 @@ from typing import Any, NamedTuple, TypeVar
 import tenacity
 
 from raypool.errors import LedgerError
-from raypool.ledger import NO_EXTRA, Extra, KnownTask, Ledger, Unfit
+from raypool.ledger import (
+    NO_EXTRA,
+    NO_PROGRESS,
+    Extra,
+    KnownTask,
+    Ledger,
+    Progress,
+    Unfit,
+    together,
+)
 from raypool.records import AcceptedTask, Ending
 
 FIRST_PAUSE_SECONDS = 0.1
@@ -91,6 +100,18 @@ class GroupCommit:
         is_kept = bool(endings or snapshots) or extra is not NO_EXTRA
         return self._join_group(None, endings, snapshots, extra, is_kept=is_kept)
 
+    def note(
+        self, progress: Progress, extra: Extra = NO_EXTRA, *, is_kept: bool = True
+    ) -> asyncio.Future[None]:
+        """Queue what has happened to tasks at once; resolves once it is committed.
+
+        When it `is_kept`, that may take as long as the ledger fails.
+
+        Raises:
+            LedgerError: at once after `close`; when awaited, nothing of it was written.
+        """
+        return self._join_group(None, (), {}, extra, progress, is_kept=is_kept)
+
     def write(self, change: Callable[[Ledger], T]) -> asyncio.Future[T]:
         """Queue `change`, called with the ledger after what was asked before; what it returns.
 
@@ -130,6 +151,7 @@ class GroupCommit:
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
         extra: Extra = NO_EXTRA,
+        progress: Progress = NO_PROGRESS,
         *,
         is_kept: bool,
     ) -> asyncio.Future[Any]:
@@ -139,7 +161,7 @@ class GroupCommit:
             last = _Group([])
             self._waiting.append(last)
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        last.writes.append(_Write(tasks, endings, snapshots, extra, is_kept, done))
+        last.writes.append(_Write(tasks, endings, snapshots, extra, progress, is_kept, done))
         self._wake_writer()
         return done
 
@@ -236,6 +258,7 @@ class _Write(NamedTuple):
     endings: Sequence[Ending]
     snapshots: Mapping[str, str]
     extra: Extra
+    progress: Progress
     is_kept: bool
     done: asyncio.Future[Any]
 
@@ -263,7 +286,8 @@ class _Group(NamedTuple):
         for write in self.writes:
             if write.extra is not NO_EXTRA:
                 extra += write.extra
-        return ledger.write(tasks, endings, snapshots, extra)
+        progress = [one.progress for one in self.writes if one.progress is not NO_PROGRESS]
+        return ledger.write(tasks, endings, snapshots, extra, together(progress))
 
     def succeed(self, known: dict[int, KnownTask]) -> None:
         """Resume each caller with what the ledger knew of its tasks."""

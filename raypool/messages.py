@@ -331,6 +331,7 @@ class Terms(msgspec.Struct, frozen=True):
         overhead_tokens: about how many input tokens an exchange has beside the conversation:
             the system prompt and the tools.
         is_priced: what the model costs is known.
+        backend: the name of the backend's class.
     """
 
     provider: str = ""
@@ -339,6 +340,12 @@ class Terms(msgspec.Struct, frozen=True):
     max_tokens: int | None = None
     overhead_tokens: int = 0
     is_priced: bool = False
+    backend: str = ""
+
+    @property
+    def answers(self) -> str:
+        """What answers: the model, or where nobody knows one the backend, by name."""
+        return self.model or self.backend
 
 
 class HeldTask(msgspec.Struct, frozen=True, array_like=True):

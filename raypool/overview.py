@@ -69,6 +69,7 @@ class Overview:
             unpriced=tally.unpriced,
             extra_turns=tally.extra_turns,
             extra_cost_usd=tally.extra_cost_usd,
+            maybe_billed=tally.maybe_billed,
             workers=workers,
             scaling=self._scaler.why,
             blocked=self._gates.why,

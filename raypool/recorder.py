@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,8 +14,9 @@ from raypool.desk import Desks
 from raypool.errors import LedgerError
 from raypool.events import Event
 from raypool.group_commit import GroupCommit
-from raypool.ledger import Extra, Unfit
+from raypool.ledger import Extra, Progress, Unfit
 from raypool.messages import Delivery
+from raypool.naming import number_of
 from raypool.records import Ending
 from raypool.scheduler import Scheduler
 from raypool.settling import Decided
@@ -135,6 +136,30 @@ class Recorder:
             for client, ticket in one.record.watchers:
                 self._desks.put(client, one.delivery(ticket))
         return self._release(ended, are_recorded=True)
+
+    async def note(self, progress: Progress) -> None:
+        """Commit what has happened to tasks; when that cannot be, a log line says so."""
+        try:
+            await self._ledger.note(progress)
+        except LedgerError as error:
+            logger.warning(
+                "not recorded is what has become of %d tasks that were sent: %s",
+                max(len(progress.deaths), len(progress.sent)),
+                error,
+            )
+
+    async def note_sent(self, worker: str, numbers: Iterable[int]) -> None:
+        """Commit that a worker may begin these tasks from now on.
+
+        Raises:
+            LedgerError: that cannot be: they must not be begun.
+        """
+        progress = Progress(sent=dict.fromkeys(numbers, number_of(worker)))
+        await self._ledger.note(progress, is_kept=False)
+
+    def cut_short(self, turns: int) -> None:
+        """Count turns whose worker has died, which may have been billed."""
+        self._tally.cut_short(turns)
 
     async def settle(self) -> None:
         """Return when every ending that was to be recorded before is, or is given up."""

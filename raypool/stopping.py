@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 LINGER_SECONDS = 10.0
 SETTLE_SECONDS = 5.0
+RECALL_SECONDS = 3.0
 FAREWELL_SECONDS = 1.0
 STOP_REASON = "the pool has stopped"
 
@@ -55,6 +56,9 @@ class Stopping:
             await self._unless_hurried(sender.finish_up_to(parts.intake.last_number))
         parts.scaler.close()
         sender.close()
+        recalls = [sender.recall(worker) for worker in parts.scheduler.roster]
+        recalling = asyncio.gather(*recalls, return_exceptions=True)
+        await self._unless_hurried(recalling, RECALL_SECONDS)
         ends = [link.stop(grace, STOP_REASON) for link in parts.links.values()]
         ending = asyncio.gather(*ends, return_exceptions=True)
         await self._unless_hurried(ending, grace + SETTLE_SECONDS)

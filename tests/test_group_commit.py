@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from raypool.errors import LedgerError
 from raypool.group_commit import PROBE, GroupCommit
-from raypool.ledger import NO_EXTRA, Extra, KnownTask, Ledger, Unfit
+from raypool.ledger import NO_EXTRA, NO_PROGRESS, Extra, KnownTask, Ledger, Progress, Unfit
 from raypool.records import AcceptedTask, Ending
 from raypool.sqlite_ledger import SqliteLedger
 
@@ -49,6 +49,7 @@ class SlowLedger(SqliteLedger):
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
         extra: Extra = NO_EXTRA,
+        progress: Progress = NO_PROGRESS,
     ) -> dict[int, KnownTask]:
         self.entered.set()
         self.gate.wait()
@@ -56,7 +57,7 @@ class SlowLedger(SqliteLedger):
         self.groups.append(([one.number for one in tasks], [one.number for one in endings]))
         if self.failures and (failure := self.failures.pop(0)):
             raise failure
-        return super().write(tasks, endings, snapshots, extra)
+        return super().write(tasks, endings, snapshots, extra, progress)
 
 
 @asynccontextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from raypool.capacity.breaker import Breaker
-from raypool.capacity.budget import BudgetBook, Limit
+from raypool.capacity.budget import NOTHING, BudgetBook, Cost, Limit
 from raypool.capacity.estimates import FALLBACK_MAX_TOKENS
 from raypool.capacity.limit_gate import LimitGate, unknown_price
 from raypool.capacity.outage import Outage
@@ -17,6 +18,7 @@ from raypool.capacity.usage_log import UsageLog
 from raypool.clock import Clock
 from raypool.config import Budget, Price, RateLimit, RetryPolicy
 from raypool.messages import Terms
+from raypool.records import AcceptedTask
 from raypool.status import LimitStatus
 
 logger = logging.getLogger(__name__)
@@ -77,6 +79,12 @@ class Gates:
         if gate is None:
             gate = self._gates[role, terms] = self._new_gate(role, terms, rate_limit)
         return gate
+
+    def most(self, task: AcceptedTask) -> Cost:
+        """What an exchange of a task may cost at most, whichever worker has it."""
+        roles = self._gates.items()
+        costs = [gate.most(task) for (role, _), gate in roles if task.role in (None, role)]
+        return functools.reduce(Cost.greater, costs, NOTHING)
 
     def problem(self, budget: Budget | None) -> str | None:
         """Why a budget cannot be kept; `None` when it can."""

@@ -16,6 +16,7 @@ from raypool.capacity.usage_log import UsageLog
 from raypool.config import Price
 from raypool.messages import Answer, Outcome, Terms
 from raypool.prices import cost_usd, most_usd
+from raypool.records import AcceptedTask
 from raypool.task_record import TaskRecord
 from raypool.usage import Usage
 
@@ -160,6 +161,10 @@ class LimitGate:
         record.tries.is_last_call = is_last_call
         record.reserved = Held(is_probe=is_probe, size=size, cost=cost, ticket=ticket)
         return True
+
+    def most(self, task: AcceptedTask) -> Cost:
+        """What an exchange of a task may cost at most."""
+        return self.tariff.most(self._estimates.most(self._estimates.size(task, task.session)))
 
     def opens_in(self) -> float | None:
         if not (self._waits_for_share or self._waits_for_probe):
