@@ -8,13 +8,23 @@ from typing import Any, LiteralString
 
 from raypool import postgres_rows as rows
 from raypool import sqlite_rows
-from raypool.ledger import NO_EXTRA, EndedTask, Extra, KnownTask, Ledger, Totals
+from raypool.ledger import (
+    NO_EXTRA,
+    NO_PROGRESS,
+    EndedTask,
+    Extra,
+    KnownTask,
+    Ledger,
+    Progress,
+    SentTask,
+    Totals,
+)
 from raypool.postgres_connection import Connection
 from raypool.postgres_place import PostgresPlace
 from raypool.postgres_session import Counts, PostgresSession, Written
 from raypool.postgres_sessions import conversation, last_places, only_row
 from raypool.postgres_writes import find_numbers, load_by_number, requeue_failed, write
-from raypool.records import AcceptedTask, Ending
+from raypool.records import AcceptedTask, Death, Ending
 from raypool.unicode import unicode_text
 from raypool.usage import Usage
 
@@ -46,8 +56,16 @@ class PostgresLedger(Ledger):
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
         extra: Extra = NO_EXTRA,
+        progress: Progress = NO_PROGRESS,
     ) -> dict[int, KnownTask]:
-        change = partial(write, tasks=tasks, endings=endings, snapshots=snapshots, extra=extra)
+        change = partial(
+            write,
+            tasks=tasks,
+            endings=endings,
+            snapshots=snapshots,
+            extra=extra,
+            progress=progress,
+        )
         known: dict[int, KnownTask] = self._session.write(change)
         return known
 
@@ -92,6 +110,23 @@ class PostgresLedger(Ledger):
         requeued: int = self._session.write(requeue_failed)
         return requeued
 
+    def sent(self) -> list[SentTask]:
+        return self._session.read(_sent)
+
+    def deaths(self, number: int | None = None) -> list[Death]:
+        one = number is not None
+        query, parameters = (rows.READ_DEATHS_OF_TASK, (number,)) if one else (rows.READ_DEATHS, ())
+        return self._session.read(
+            lambda reader: list(map(rows.told_death, reader.execute(query, parameters).fetchall()))
+        )
+
+    def restate(self, fingerprints: Mapping[int, bytes]) -> None:
+        def change(writer: Connection, counts: Counts) -> Written:
+            writer.execute(rows.RESTATE, (list(fingerprints), list(fingerprints.values())))
+            return Written(None, counts)
+
+        self._session.write(change)
+
     def session_turns(self, sessions: Sequence[str]) -> dict[str, int]:
         return self._session.read(lambda reader: last_places(reader, sessions))
 
@@ -134,6 +169,12 @@ class PostgresLedger(Ledger):
 
 def _find_all(task_ids: Sequence[str], reader: Connection) -> dict[str, KnownTask]:
     return load_by_number(reader, find_numbers(reader, task_ids))
+
+
+def _sent(reader: Connection) -> list[SentTask]:
+    workers: dict[int, int] = dict(reader.execute(rows.READ_SENT).fetchall())
+    known = load_by_number(reader, {number: number for number in workers})
+    return [SentTask(known[number].task, worker) for number, worker in workers.items()]
 
 
 def _page(

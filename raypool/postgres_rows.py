@@ -11,7 +11,7 @@ from typing import Any
 
 from raypool import sqlite_rows as rows
 from raypool.ledger import EndedTask, KnownTask
-from raypool.records import AcceptedTask, Ending
+from raypool.records import AcceptedTask, Death, Ending
 from raypool.sqlite_rows import EndingRow, ExtraRow, LoadedRow, TaskRow
 
 _NUL = "\0"
@@ -19,7 +19,9 @@ _DLE = "\x10"
 _KEPT_NUL = "\x100"
 _KEPT_DLE = "\x101"
 
-_TASK_COLUMNS = ", ".join(f"t.{column}" for column in TaskRow._fields)
+_TASK_COLUMNS = ", ".join(f"t.{column}" for column in TaskRow._fields).replace(
+    "t.fingerprint", "encode(t.fingerprint, 'hex')"
+)
 _ENDING_COLUMNS = ", ".join(f"e.{column}" for column in EndingRow._fields)
 _TASK_WIDTH = len(TaskRow._fields)
 
@@ -63,6 +65,38 @@ WITH gone AS (
     WHERE unfinished.number = wanted.number RETURNING unfinished.number
 )
 DELETE FROM tasks USING gone WHERE tasks.number = gone.number
+"""
+
+NOTE_SENT = """
+INSERT INTO sent SELECT noted.number, noted.worker
+FROM unnest(%s::bigint[], %s::bigint[]) AS noted (number, worker) JOIN unfinished USING (number)
+ON CONFLICT (number) DO UPDATE SET worker = excluded.worker
+"""
+FORGET_SENT = """
+DELETE FROM sent USING unnest(%s::bigint[]) AS gone (number) WHERE sent.number = gone.number
+"""
+READ_SENT = "SELECT number, worker FROM sent ORDER BY number"
+
+COPY_DEATHS = f"COPY deaths ({', '.join(Death.__struct_fields__)}) FROM STDIN"
+READ_DEATHS = """
+SELECT deaths.number, worker, died_at, reason FROM deaths JOIN unfinished USING (number)
+ORDER BY place
+"""
+READ_DEATHS_OF_TASK = """
+SELECT number, worker, died_at, reason FROM deaths WHERE number = %s ORDER BY place
+"""
+FORGET_LAST_DEATHS = """
+DELETE FROM deaths WHERE place IN (SELECT place FROM deaths ORDER BY place DESC LIMIT %s)
+"""
+FORGET_DEATHS_OF_FAILED = """
+DELETE FROM deaths USING endings WHERE deaths.number = endings.number AND state = 'failed'
+"""
+
+RESTATE = """
+UPDATE tasks SET fingerprint = restated.fingerprint
+FROM unnest(%s::bigint[], %s::bytea[]) AS restated (number, fingerprint)
+JOIN unfinished USING (number)
+WHERE tasks.number = restated.number
 """
 
 ADD_TO_TOTALS = """
@@ -180,6 +214,12 @@ def ended_task(row: Sequence[Any]) -> EndedTask:
 def accepted_task(row: Sequence[Any]) -> AcceptedTask:
     """The task in a loaded row."""
     return rows.accepted_task(loaded_row(row).task)
+
+
+def told_death(row: Sequence[Any]) -> Death:
+    """A death that is kept as `row`."""
+    number, worker, died_at, reason = row
+    return Death(number, told_text(worker), died_at, told_text(reason))
 
 
 def task_row(task: AcceptedTask) -> list[Any]:

@@ -41,6 +41,7 @@ CREATE TABLE tasks (
     tenant TEXT,
     hedge_after TEXT,          -- seconds, or a percentile
     race TEXT,                 -- tasks of one run on different workers
+    fingerprint BYTEA NOT NULL,  -- of what was asked, and of which model
     metadata TEXT,             -- JSON
     prompt TEXT,               -- the prompt, when it is a text
     messages TEXT              -- the prompt, when it is messages: JSON
@@ -74,6 +75,21 @@ CREATE TABLE endings (
 
 CREATE INDEX failed ON endings (number) WHERE state = 'failed';
 
+CREATE TABLE sent (  -- the unfinished tasks that a worker may have begun
+    number BIGINT PRIMARY KEY,
+    worker BIGINT NOT NULL  -- its number
+);
+
+CREATE TABLE deaths (  -- of workers that had a task
+    place BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    number BIGINT NOT NULL,
+    worker TEXT NOT NULL,
+    died_at BIGINT NOT NULL,  -- milliseconds since the epoch
+    reason TEXT NOT NULL
+);
+
+CREATE INDEX deaths_of_tasks ON deaths (number);
+
 CREATE TABLE totals (  -- sums over endings, kept as they are recorded
     state TEXT COLLATE "C" PRIMARY KEY,
     endings BIGINT NOT NULL,
@@ -96,9 +112,10 @@ CREATE TABLE extra (  -- one row: sums of what was spent in vain, or is in no en
     cache_write_tokens BIGINT NOT NULL,
     usage_usd DOUBLE PRECISION NOT NULL,
     kept_usd DOUBLE PRECISION NOT NULL,
-    kept_tokens BIGINT NOT NULL
+    kept_tokens BIGINT NOT NULL,
+    maybe_billed BIGINT NOT NULL
 );
-INSERT INTO extra VALUES (0, 0, 0, 0, 0, 0, 0, 0, 0);
+INSERT INTO extra VALUES (0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
 CREATE TABLE session_turns (  -- what completed tasks added to the sessions that they named
     number BIGINT PRIMARY KEY,

@@ -11,7 +11,7 @@ from psycopg import errors
 
 from raypool import postgres_rows as rows
 from raypool import sqlite_rows
-from raypool.ledger import NO_EXTRA, Extra, KnownTask
+from raypool.ledger import NO_EXTRA, Extra, KnownTask, Progress
 from raypool.postgres_connection import Connection
 from raypool.postgres_session import Counts, Written
 from raypool.postgres_sessions import add_conversations, copy_in, only_row
@@ -30,9 +30,11 @@ def write(
     endings: Sequence[Ending],
     snapshots: Mapping[str, str],
     extra: Extra,
+    progress: Progress,
 ) -> Written:
     """What `Ledger.write` does, to be committed."""
     left_out, new = _accept(writer, tasks) if tasks else ({}, [])
+    _keep_progress(writer, progress)
     recorded = _record(writer, endings, counts.last_position) if endings else 0
     if snapshots:
         _keep_snapshots(writer, snapshots)
@@ -44,15 +46,20 @@ def write(
             last_position=counts.last_position + recorded,
             unfinished=counts.unfinished + len(new) - recorded,
         ),
-        partial(_undo, new=new, extra=extra),
+        partial(_undo, new=new, extra=extra, progress=progress),
     )
 
 
-def _undo(writer: Connection, counts: Counts, *, new: list[int], extra: Extra) -> Written:
-    """Take back a write that has failed for its caller: the tasks, unless they have ended, and
-    what was spent. Of what else it wrote, writing it again changes nothing.
+def _undo(
+    writer: Connection, counts: Counts, *, new: list[int], extra: Extra, progress: Progress
+) -> Written:
+    """Take back a write that has failed for its caller, but for what is the same written again.
+
+    That is the endings, and what was sent as long as nobody says otherwise.
     """
     forgotten = writer.execute(rows.FORGET_UNFINISHED_TASKS, (new,)).rowcount
+    writer.execute(rows.FORGET_SENT, (new,))
+    writer.execute(rows.FORGET_LAST_DEATHS, (len(progress.deaths),))
     if extra != NO_EXTRA:
         writer.execute(rows.ADD_EXTRA, [-value for value in sqlite_rows.extra_row(extra)])
     return Written(None, counts._replace(unfinished=counts.unfinished - forgotten))
@@ -78,14 +85,24 @@ def _accept(writer: Connection, tasks: Sequence[AcceptedTask]) -> tuple[dict[int
     return left_out, numbers
 
 
+def _keep_progress(writer: Connection, progress: Progress) -> None:
+    if progress.sent:
+        sent = {number: one for number, one in progress.sent.items() if one is not None}
+        writer.execute(rows.NOTE_SENT, (list(sent), list(sent.values())))
+        writer.execute(rows.FORGET_SENT, ([one for one in progress.sent if one not in sent],))
+    if progress.deaths:
+        _refuse_strangers(writer, {death.number for death in progress.deaths})
+        deaths = (rows.kept_row(sqlite_rows.death_row(one)) for one in progress.deaths)
+        copy_in(writer, rows.COPY_DEATHS, deaths)
+
+
 def _record(writer: Connection, endings: Sequence[Ending], last_position: int) -> int:
     """Record the first ending of each task that has none; how many."""
     numbers = {ending.number for ending in endings}
     dropped = writer.execute(rows.DROP_UNFINISHED, (list(numbers),)).fetchall()
     open_numbers = {number for (number,) in dropped}
-    ended = numbers - open_numbers
-    if ended and only_row(writer, rows.COUNT_ACCEPTED, (list(ended),)) != (len(ended),):
-        raise errors.ForeignKeyViolation(f"one of {sorted(ended)[:10]} is no task")
+    _refuse_strangers(writer, numbers - open_numbers)
+    writer.execute(rows.FORGET_SENT, (list(open_numbers),))
     kept: dict[int, Ending] = {}
     for ending in endings:
         if ending.number in open_numbers:
@@ -98,6 +115,12 @@ def _record(writer: Connection, endings: Sequence[Ending], last_position: int) -
     _add_to_totals(writer, kept.values())
     add_conversations(writer, kept.values())
     return len(kept)
+
+
+def _refuse_strangers(writer: Connection, numbers: set[int]) -> None:
+    """Raise when one of these numbers is no task's."""
+    if numbers and only_row(writer, rows.COUNT_ACCEPTED, (list(numbers),)) != (len(numbers),):
+        raise errors.ForeignKeyViolation(f"one of {sorted(numbers)[:10]} is no task")
 
 
 def _add_to_totals(writer: Connection, endings: Iterable[Ending]) -> None:
@@ -130,6 +153,7 @@ def _keep_snapshots(writer: Connection, snapshots: Mapping[str, str]) -> None:
 def requeue_failed(writer: Connection, counts: Counts) -> Written:
     """What `Ledger.requeue_failed` does, to be committed."""
     requeued = writer.execute(rows.REQUEUE_FAILED).rowcount
+    writer.execute(rows.FORGET_DEATHS_OF_FAILED)
     writer.execute(rows.FORGET_FAILED)
     writer.execute(rows.KEEP_COST_OF_FAILED)
     writer.execute(rows.FORGET_FAILED_TOTALS)

@@ -119,7 +119,8 @@ class TestRefusals:
         assert found == [(table,)]
 
     def test_missing_extra_is_named(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delitem(sys.modules, "raypool.postgres_ledger")
+        for name in [one for one in sys.modules if one.startswith("raypool.postgres_")]:
+            monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, "psycopg", None)
 
         with refused(r"needs psycopg: pip install 'raypool\[postgres\]'"):

@@ -24,6 +24,18 @@ from tests.postgres_server import PostgresServer
 NewLedger: TypeAlias = Callable[[], Ledger]
 
 
+EMPTY_AT_FIRST = (
+    "tasks",
+    "unfinished",
+    "sent",
+    "deaths",
+    "endings",
+    "session_turns",
+    "snapshots",
+    "output_types",
+)
+
+
 class WipedLedger(PostgresLedger):
     """A ledger that is empty again, rather than closed, and so takes a millisecond to make."""
 
@@ -34,7 +46,16 @@ class WipedLedger(PostgresLedger):
 
 
 def wiped(writer: Connection, counts: Counts) -> Written:
-    for table in ("tasks", "unfinished", "endings", "session_turns", "snapshots", "output_types"):
+    for table in (
+        "tasks",
+        "unfinished",
+        "endings",
+        "session_turns",
+        "snapshots",
+        "output_types",
+        "sent",
+        "deaths",
+    ):
         writer.execute(f"DELETE FROM {table}")
     for sums in ("totals", "extra"):
         writer.execute(f"CREATE TEMP TABLE IF NOT EXISTS new_{sums} AS SELECT * FROM {sums}")
