@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -122,8 +123,12 @@ def test_every_verb_waits_for_the_dispatcher_to_come_back(
 def test_task_of_a_worker_that_dies_with_the_dispatcher_runs_again(
     start_pool: StartPool, turns: Turns, tmp_path: Path
 ) -> None:
-    backend = ScriptedBackend(turns, latency=5.0)
-    pool = start_pool(2, backend=backend, ledger=tmp_path / "run.db")
+    async def slowly(prompt: str) -> str:
+        answer = turns(prompt)
+        await asyncio.sleep(5.0)
+        return answer
+
+    pool = start_pool(2, backend=ScriptedBackend(slowly), ledger=tmp_path / "run.db")
     futures = pool.submit_many(["a", "b"])
     wait_until(lambda: len(turns.counts) == 2)
     victim = pool.workers
