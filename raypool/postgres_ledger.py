@@ -8,6 +8,7 @@ from typing import Any, LiteralString
 
 from raypool import postgres_rows as rows
 from raypool import sqlite_rows
+from raypool.lane import Lane
 from raypool.ledger import (
     NO_EXTRA,
     NO_PROGRESS,
@@ -80,6 +81,20 @@ class PostgresLedger(Ledger):
             lambda reader: [
                 rows.accepted_task(row) for row in _page(reader, rows.LOAD_UNFINISHED, after, limit)
             ]
+        )
+
+    def unfinished_in(self, lane: Lane | None, after: int, limit: int) -> list[AcceptedTask]:
+        query = rows.LOAD_BOUND if lane is None else rows.LOAD_LANE
+        names = () if lane is None else (rows.lane_name(lane),)
+        return self._session.read(
+            lambda reader: [
+                rows.accepted_task(row) for row in _page(reader, query, after, limit, *names)
+            ]
+        )
+
+    def lanes(self) -> dict[Lane, int]:
+        return self._session.read(
+            lambda reader: dict(map(rows.lane_of_row, reader.execute(rows.READ_LANES).fetchall()))
         )
 
     def ended(self, after: int, limit: int) -> list[EndedTask]:
@@ -178,14 +193,14 @@ def _sent(reader: Connection) -> list[SentTask]:
 
 
 def _page(
-    reader: Connection, query: LiteralString, after: int, limit: int
+    reader: Connection, query: LiteralString, after: int, limit: int, *names: str
 ) -> list[tuple[Any, ...]]:
     """At most `limit` rows and about `_PAGE_CHARACTERS`, read in steps that double."""
     page: list[tuple[Any, ...]] = []
     characters = 0
     while len(page) < limit and characters < _PAGE_CHARACTERS:
         step = min(max(_FIRST_ROWS, len(page)), limit - len(page))
-        loaded = reader.execute(query, (after, step)).fetchall()
+        loaded = reader.execute(query, (*names, after, step)).fetchall()
         if not loaded:
             break
         page += loaded

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from raypool import sqlite_rows as rows
+from raypool.lane import Lane
 from raypool.ledger import EndedTask, KnownTask
 from raypool.records import AcceptedTask, Death, Ending
 from raypool.sqlite_rows import EndingRow, ExtraRow, LoadedRow, TaskRow
@@ -42,6 +45,19 @@ LOAD_UNFINISHED = _LOAD.format(
     wanted="SELECT number FROM unfinished WHERE number > %s ORDER BY number LIMIT %s",
     order="t.number",
 )
+LOAD_LANE = _LOAD.format(
+    wanted=(
+        "SELECT number FROM unfinished WHERE lane = (SELECT lane FROM lanes WHERE name = %s)"
+        " AND number > %s ORDER BY number LIMIT %s"
+    ),
+    order="t.number",
+)
+LOAD_BOUND = _LOAD.format(
+    wanted=(
+        "SELECT number FROM unfinished WHERE lane IS NULL AND number > %s ORDER BY number LIMIT %s"
+    ),
+    order="t.number",
+)
 LOAD_ENDED = _LOAD.format(
     wanted="SELECT number FROM endings WHERE position > %s ORDER BY position LIMIT %s",
     order="e.position",
@@ -51,7 +67,20 @@ COPY_TASKS = f"COPY tasks ({', '.join(TaskRow._fields)}) FROM STDIN"
 COPY_ENDINGS = f"COPY endings (position, {', '.join(EndingRow._fields)}) FROM STDIN"
 COPY_TURNS = "COPY session_turns (number, session, place, is_whole, messages) FROM STDIN"
 
-ADD_UNFINISHED = "INSERT INTO unfinished SELECT unnest(%s::bigint[])"
+ADD_UNFINISHED = "INSERT INTO unfinished SELECT * FROM unnest(%s::bigint[], %s::bigint[])"
+FIND_LANES = """
+SELECT lanes.name, lanes.lane FROM unnest(%s::text[]) AS wanted (name) JOIN lanes USING (name)
+"""
+ADD_LANES = """
+INSERT INTO lanes (name, role, tenant, priority)
+SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::integer[]) RETURNING name, lane
+"""
+READ_LANES = """
+SELECT role, tenant, priority, tasks
+FROM (
+    SELECT lane, count(*) AS tasks FROM unfinished WHERE lane IS NOT NULL GROUP BY lane
+) AS counted JOIN lanes USING (lane)
+"""
 DROP_UNFINISHED = """
 DELETE FROM unfinished USING unnest(%s::bigint[]) AS ended (number)
 WHERE unfinished.number = ended.number RETURNING unfinished.number
@@ -139,7 +168,14 @@ UPDATE extra SET
     usage_usd = usage_usd + failed.cost_usd
 FROM (SELECT * FROM totals WHERE state = 'failed') AS failed
 """
-REQUEUE_FAILED = "INSERT INTO unfinished SELECT number FROM endings WHERE state = 'failed'"
+REQUEUE_FAILED = """
+INSERT INTO unfinished SELECT t.number, l.lane
+FROM endings JOIN tasks AS t USING (number)
+LEFT JOIN lanes AS l ON l.priority = t.priority
+    AND l.role IS NOT DISTINCT FROM t.role AND l.tenant IS NOT DISTINCT FROM t.tenant
+    AND t.session IS NULL AND t.race IS NULL AND t.only_worker IS NULL
+WHERE state = 'failed'
+"""
 FORGET_FAILED = "DELETE FROM endings WHERE state = 'failed'"
 FORGET_FAILED_TOTALS = """
 UPDATE totals SET
@@ -214,6 +250,18 @@ def ended_task(row: Sequence[Any]) -> EndedTask:
 def accepted_task(row: Sequence[Any]) -> AcceptedTask:
     """The task in a loaded row."""
     return rows.accepted_task(loaded_row(row).task)
+
+
+def lane_name(lane: Lane) -> str:
+    """What a lane is found by."""
+    return msgspec.json.encode(lane).decode()
+
+
+def lane_of_row(row: Sequence[Any]) -> tuple[Lane, int]:
+    """A lane that `READ_LANES` gives, and how many tasks it has."""
+    role, tenant, priority, tasks = row
+    names = (text if text is None else told_text(text) for text in (role, tenant))
+    return Lane(*names, priority), tasks
 
 
 def told_death(row: Sequence[Any]) -> Death:

@@ -47,9 +47,21 @@ CREATE TABLE tasks (
     messages TEXT              -- the prompt, when it is messages: JSON
 );
 
-CREATE TABLE unfinished (  -- the tasks without an ending
-    number BIGINT PRIMARY KEY
+CREATE TABLE lanes (  -- what tasks that wait for one another have in common
+    lane BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name TEXT COLLATE "C" NOT NULL UNIQUE,  -- the other columns as JSON
+    role TEXT,
+    tenant TEXT,
+    priority INTEGER NOT NULL
 );
+
+CREATE TABLE unfinished (  -- the tasks without an ending
+    number BIGINT PRIMARY KEY,
+    lane BIGINT  -- none: bound to a session, a race or a worker
+);
+
+CREATE INDEX unfinished_lanes ON unfinished (lane, number) WHERE lane IS NOT NULL;
+CREATE INDEX unfinished_bound ON unfinished (number) WHERE lane IS NULL;
 
 CREATE TABLE endings (
     position BIGINT PRIMARY KEY,  -- the order of completion

@@ -11,6 +11,7 @@ from psycopg import errors
 
 from raypool import postgres_rows as rows
 from raypool import sqlite_rows
+from raypool.lane import lane_of
 from raypool.ledger import NO_EXTRA, Extra, KnownTask, Progress
 from raypool.postgres_connection import Connection
 from raypool.postgres_session import Counts, Written
@@ -81,8 +82,21 @@ def _accept(writer: Connection, tasks: Sequence[AcceptedTask]) -> tuple[dict[int
             new.append(task)
     numbers = [task.number for task in new]
     copy_in(writer, rows.COPY_TASKS, map(rows.task_row, new))
-    writer.execute(rows.ADD_UNFINISHED, (numbers,))
+    lanes = _lanes_of(writer, new)
+    writer.execute(rows.ADD_UNFINISHED, (numbers, lanes))
     return left_out, numbers
+
+
+def _lanes_of(writer: Connection, tasks: Sequence[AcceptedTask]) -> list[int | None]:
+    """The number of each task's lane, which is made when it is missing."""
+    lanes = [lane_of(task) for task in tasks]
+    names = {lane: rows.lane_name(lane) for lane in lanes if lane is not None}
+    found = dict(writer.execute(rows.FIND_LANES, (list(names.values()),)).fetchall())
+    missing = [(name, *rows.kept_row(lane)) for lane, name in names.items() if name not in found]
+    if missing:
+        columns = [list(column) for column in zip(*missing, strict=True)]
+        found |= dict(writer.execute(rows.ADD_LANES, columns).fetchall())
+    return [None if lane is None else found[names[lane]] for lane in lanes]
 
 
 def _keep_progress(writer: Connection, progress: Progress) -> None:

@@ -27,6 +27,7 @@ NewLedger: TypeAlias = Callable[[], Ledger]
 EMPTY_AT_FIRST = (
     "tasks",
     "unfinished",
+    "lanes",
     "sent",
     "deaths",
     "endings",
