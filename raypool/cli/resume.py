@@ -11,6 +11,7 @@ import msgspec
 
 from raypool.cli.problem import Problem
 from raypool.ledger import Ledger
+from raypool.postgres_place import without_password
 
 SETTINGS_KEY = "raypool run"
 
@@ -60,5 +61,9 @@ def _shown(value: object) -> str:
 
 
 def resume_command(arguments: Sequence[str]) -> str:
-    """The command line that finishes what is unfinished, and asks no failed row again."""
-    return shlex.join(["raypool", *(word for word in arguments if word != "--retry-failed")])
+    """The command line that finishes what is unfinished, and asks no failed row again.
+
+    A password in it is masked.
+    """
+    words = (without_password(word) for word in arguments if word != "--retry-failed")
+    return shlex.join(["raypool", *words])

@@ -13,7 +13,8 @@ from raypool.cli.output import Output, OutputFile, Written
 from raypool.cli.problem import Problem, in_one_line
 from raypool.cli.resume import keep_settings, ledger_beside
 from raypool.errors import LedgerError
-from raypool.sqlite_ledger import SqliteLedger
+from raypool.ledgers import find_ledger, open_found
+from raypool.postgres_place import is_postgres, without_password
 
 STREAM = "-"
 _STDOUT = (STREAM, "/dev/stdout")
@@ -26,7 +27,7 @@ class Target:
         name: the output, as the user calls it.
         output: where lines are written.
         written: the rows that it has already.
-        ledger: the file that a later run goes on from; `None` when none can.
+        ledger: what a later run goes on from; `None` when nothing can.
     """
 
     def __init__(self, name: str, ledger: str | None, stdout: int) -> None:
@@ -41,7 +42,7 @@ class Target:
         self.output = Output(stdout, self.name) if name in _STDOUT else _open(Path(name))
         if ledger is None and isinstance(self.output, OutputFile):
             self.ledger = str(ledger_beside(Path(name)))
-        self._ledger_is_new = self.ledger is not None and not Path(self.ledger).exists()
+        self._ledger_is_new = _is_new(self.ledger)
 
     def go_on(self, settings: Mapping[str, Any], *, retry_failed: bool) -> None:
         """Find out what is done, and bring output and ledger into agreement.
@@ -55,7 +56,7 @@ class Target:
         if self.ledger is None:
             return
         self._check_pair()
-        with in_one_line(LedgerError), closing(SqliteLedger(self.ledger)) as ledger:
+        with in_one_line(LedgerError), closing(open_found(find_ledger(self.ledger))) as ledger:
             keep_settings(ledger, settings, self._start_over())
             if isinstance(self.output, OutputFile):
                 self.written = self.output.agree(drop_failed=retry_failed)
@@ -79,23 +80,34 @@ class Target:
     def _discard(self) -> None:
         if isinstance(self.output, OutputFile):
             self.output.discard()
-        if self._ledger_is_new:
+        if self._ledger_is_new and not is_postgres(self.ledger):
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{self.ledger}{suffix}").unlink(missing_ok=True)
 
     def _check_pair(self) -> None:
         if isinstance(self.output, OutputFile) and not self.output.is_empty and self._ledger_is_new:
             raise Problem(
-                f"{self.name} exists, but its ledger {self.ledger} does not, so it cannot be "
+                f"{self.name} exists, but its ledger {self._shown} does not, so it cannot be "
                 f"continued; choose another output (-o), or remove {self.name} to start over"
             )
 
     def _start_over(self) -> str:
         if isinstance(self.output, OutputFile):
-            others = f"another output (-o), or remove {self.name} and {self.ledger}"
+            others = f"another output (-o), or remove {self.name} and {self._shown}"
         else:
-            others = f"another --ledger, or remove {self.ledger}"
+            others = f"another --ledger, or remove {self._shown}"
         return f"choose {others} to start over"
+
+    @property
+    def _shown(self) -> str:
+        return without_password(self.ledger or "")
+
+
+def _is_new(ledger: str | None) -> bool:
+    if is_postgres(ledger):
+        with in_one_line(LedgerError):
+            return not find_ledger(ledger).is_there
+    return ledger is not None and not Path(ledger).exists()
 
 
 def _open(path: Path) -> Output:

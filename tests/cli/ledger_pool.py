@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import Self
 
 from raypool.errors import PoolStopped
+from raypool.ledger import Ledger
+from raypool.ledgers import find_ledger, open_found
 from raypool.records import AcceptedTask, Ending, StoredCause, task_result
 from raypool.response import TaskResult
 from raypool.sqlite_ledger import SqliteLedger
@@ -29,7 +31,7 @@ class LedgerPool:
     ) -> None:
         self.asked: list[str] = []
         self.stop_after = stop_after
-        self._ledger = SqliteLedger(ledger)
+        self._ledger: Ledger = open_found(find_ledger(ledger)) if ledger else SqliteLedger()
         self._reply = reply
         self._next = self._ledger.totals().last_number + 1
 
