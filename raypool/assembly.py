@@ -42,6 +42,7 @@ from raypool.routing import make_routings
 from raypool.scaling import Scaler
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
+from raypool.setback_log import SetbackLog
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.tally import Tally
 from raypool.telemetry import Broadcast, EventHandler, HandlerThread
@@ -65,6 +66,7 @@ class Parts:
     book: BudgetBook
     intake: Intake
     sender: Sender
+    setbacks: SetbackLog
     listening: Listening
     scaler: Scaler
     overview: Overview
@@ -207,6 +209,8 @@ class Assembly:
         )
         intake = Intake(commits, scheduler, self._desks, self._broadcast, totals.last_number)
         sender.adopt = intake.adopt
+        setbacks = SetbackLog(commits, self._clock)
+        sender.on_delay = setbacks.note
         listening = Listening(self.links, self._broadcast)
         handler_thread = self._begin_telemetry(scheduler.roster)
         scaler = self._join_crew(commits, scheduler, sender, listening, gates)
@@ -232,6 +236,7 @@ class Assembly:
             book=book,
             intake=intake,
             sender=sender,
+            setbacks=setbacks,
             listening=listening,
             scaler=scaler,
             overview=overview,

@@ -15,7 +15,7 @@ from raypool.file_hold import FileHold
 from raypool.sqlite_schema import SCHEMA
 
 APPLICATION_ID = int.from_bytes(b"rayp", "big")
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OLDEST_SQLITE = (3, 37, 0)
 BUSY_SECONDS = 5.0
 

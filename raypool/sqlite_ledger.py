@@ -16,6 +16,7 @@ from raypool import sqlite_rows as rows
 from raypool import sqlite_sessions
 from raypool.ledger import NO_EXTRA, POOL_NAME, EndedTask, Extra, KnownTask, Ledger, Totals
 from raypool.records import AcceptedTask, Ending
+from raypool.setbacks import Setback
 from raypool.sqlite_file import SqliteFile, ledger_errors, open_beside
 from raypool.sqlite_statements import in_pieces, insert, only_value, row_of, value_or_none
 from raypool.unicode import unicode_text
@@ -156,6 +157,16 @@ class SqliteLedger(Ledger):
     def keep_output_type(self, digest: str, schema_json: str) -> None:
         with self._transaction() as writer:
             writer.execute(rows.KEEP_OUTPUT_TYPE, (digest, unicode_text(schema_json)))
+
+    def add_setbacks(self, setbacks: Sequence[Setback]) -> None:
+        table = [(one.since, one.kind, unicode_text(one.type), one.count) for one in setbacks]
+        with self._transaction() as writer:
+            insert(writer, rows.ADD_SETBACKS, table)
+
+    def setbacks(self, span_ms: int) -> list[Setback]:
+        with ledger_errors(self.path):
+            text = only_value(self._file.reader, rows.READ_SETBACKS, {"span": span_ms})
+            return [Setback(*row) for row in rows.decode_setbacks(text)]
 
     def meta(self, key: str) -> str | None:
         return self._read(rows.READ_META, key)

@@ -60,6 +60,7 @@ class Stopping:
         await parts.governors.close()
         for link in parts.links.values():
             link.kill()
+        parts.setbacks.flush()
         try:
             await parts.ledger.close()
         finally:

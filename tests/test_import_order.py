@@ -18,7 +18,7 @@ LAYERS = [
     "errors clock usage status stream watchdog window barrier config text_stream provider_limits",
     "loads interruption janitor",
     "temporary",
-    "sqlite_schema sqlite_statements autoscaling naming unicode threads",
+    "sqlite_schema sqlite_statements autoscaling naming unicode threads setbacks",
     "quantiles task events prices file_hold telemetry schemas json_text pieces",
     "response signatures",
     "agent",
@@ -46,7 +46,7 @@ LAYERS = [
     "places",
     "sending settling",
     "scheduler",
-    "recorder hedger",
+    "recorder hedger setback_log",
     "intake",
     # Actors, and what speaks to them
     "names connection membership",
