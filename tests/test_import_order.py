@@ -18,7 +18,7 @@ LAYERS = [
     "errors clock usage status stream watchdog window barrier config text_stream provider_limits",
     "loads interruption janitor",
     "temporary",
-    "sqlite_schema sqlite_statements autoscaling naming unicode threads setbacks",
+    "sqlite_schema sqlite_statements autoscaling naming unicode threads amounts setbacks",
     "quantiles task events prices file_hold telemetry schemas json_text pieces",
     "response signatures",
     "agent",
@@ -68,6 +68,7 @@ LAYERS = [
     "pool",
     "raypool",
     # Entrances
+    "report",
     "cli testing",
 ]
 """A module may import from the layers above its own; in a folder, also from its siblings."""
