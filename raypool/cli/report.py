@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -71,6 +73,8 @@ class _Progress:
 
 def _hint(ledger: Path) -> str:
     """The ledger of a run, where its output was named."""
+    if not ledger.is_file():
+        return ""
     beside = ledger_beside(ledger)
     return f" (perhaps {beside})" if beside.is_file() else ""
 
@@ -81,21 +85,18 @@ def _check_output(path: Path) -> None:
     Raises:
         Problem: says so.
     """
-    if not path.exists() or path.is_dir():
+    if not path.exists() or _is_stream(path):
         return
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError as error:
-        raise Problem(f"cannot write {path}: {error.strerror}") from error
-    if path.is_file() and head and _GENERATED not in head:
+    with _writing(path), path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if head and _GENERATED not in head:
         raise Problem(f"{path} is not a report and stays as it is; choose another output (-o)")
 
 
 def _replace(path: Path, page: bytes) -> None:
     """Write the whole page or nothing of it."""
-    try:
-        if path.exists() and not path.is_file() and not path.is_dir():
+    with _writing(path):
+        if _is_stream(path):
             path.write_bytes(page)
             return
         new = path.with_name(f".{path.name}.{os.getpid()}.new")
@@ -104,6 +105,17 @@ def _replace(path: Path, page: bytes) -> None:
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is a pipe or a device."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise Problem(f"cannot write {path}: {error.strerror}") from error
 

@@ -97,9 +97,8 @@ def _setbacks(figures: Figures) -> dict[str, Any] | None:
     sums: dict[str, dict[int, int]] = {"refused": defaultdict(int), "retried": defaultdict(int)}
     for one in figures.setbacks:
         sums[one.kind][one.since] += one.count
-    edges = [one.since for one in (*figures.moments[:1], *figures.moments[-1:])]
-    edges += [figures.setbacks[0].since, figures.setbacks[-1].since]
-    times = range(min(edges) // step * step, max(edges) + 1, step)
+    first, last = figures.moments[0].since, figures.moments[-1].since
+    times = range(first // step * step, last + 1, step)
     columns = {name: [float(at[time]) for time in times] for name, at in sums.items()}
     return _chart(
         "time", f"per {span(step)}", [time / 1000 for time in times], columns, step=step / 1000

@@ -129,7 +129,7 @@ class Figures:
         made_at: when they were gathered, in milliseconds since the epoch.
         totals: what the ledger holds, in sums.
         step_ms: the length of a moment's span, in milliseconds.
-        moments: every span from the first ending to the last, in order.
+        moments: every span from the first ending or setback to the last, in order.
         latency: of all completed tasks.
         bars: how their durations are spread.
         groups: by role and model, the most expensive first.

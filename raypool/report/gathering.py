@@ -80,6 +80,7 @@ class _Gathering:
         for piece in self._pieces():
             self._read(piece)
             on_progress(piece["upto"], self._last)
+        self._timeline.add(Moment(since) for (since,) in self._setback_edges())
         moments = tuple(self._timeline.moments())
         step = self._timeline.step_ms
         whole = self._groups.durations()
@@ -134,7 +135,8 @@ class _Gathering:
         self._slowest = [row for row, _ in zip(merged, range(MOST_LINES), strict=False)]
 
     def _most_frequent_errors(self) -> list[ErrorCount]:
-        return [ErrorCount(*names, count) for names, count in self._errors.most_common(MOST_ERRORS)]
+        ordered = sorted(self._errors.items(), key=lambda it: (-it[1], it[0]))
+        return [ErrorCount(*names, count) for names, count in ordered[:MOST_ERRORS]]
 
     def _last_failed(self) -> Listing:
         rows = self._reader.execute(
@@ -145,6 +147,9 @@ class _Gathering:
     def _listing(self, positions: list[int], count: int) -> Listing:
         lines: list[Line] = list(read_lines(self._reader, positions, content=self._content))
         return Listing(tuple(lines), count)
+
+    def _setback_edges(self) -> list[tuple[int]]:
+        return self._reader.execute(queries.SETBACK_EDGES).fetchall()
 
     def _meta(self, key: str) -> str | None:
         value: str | None = value_or_none(self._reader, READ_META, (key,))

@@ -7,6 +7,11 @@ from __future__ import annotations
 
 LAST_POSITION = "SELECT coalesce(max(position), 0) FROM endings"
 
+SETBACK_EDGES = """
+SELECT min(since) AS edge FROM setbacks HAVING edge IS NOT NULL
+UNION SELECT max(since) AS edge FROM setbacks HAVING edge IS NOT NULL
+"""
+
 KEEP_ROLES = "CREATE TEMP TABLE roles (worker TEXT PRIMARY KEY, role TEXT) WITHOUT ROWID"
 ADD_ROLE = "INSERT INTO temp.roles VALUES (?, ?)"
 
@@ -49,7 +54,7 @@ GROUP BY kind, type
 SLOWEST = """
 SELECT duration_ms, position FROM endings
 WHERE position > :after AND position <= :upto AND duration_ms >= :least
-ORDER BY duration_ms DESC LIMIT :limit
+ORDER BY duration_ms DESC, position LIMIT :limit
 """
 
 LAST_FAILED = """
