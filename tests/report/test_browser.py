@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Route, sync_playwright
 
 from raypool.report import gather, render
 from raypool.setbacks import Setback
@@ -71,11 +71,15 @@ class Visit:
         self.page: Page = context.new_page()
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.said.append("dialog"), dialog.dismiss()))
+        self.page.on("dialog", self._dismiss)
         self.page.goto(self._url)
 
     def rows(self) -> int:
         return self.page.locator(".listing tbody:visible").count()
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.said.append("dialog")
+        dialog.dismiss()
 
     def _answer(self, route: Route) -> None:
         if route.request.url == self._url:
