@@ -24,6 +24,7 @@ class Tally:
         usage: tokens of the rows that ended in this run.
         cost_usd: what the answers with a known price cost, in USD.
         unpriced: answers whose price is not known.
+        maybe_billed: turns of earlier runs that may have been billed though no answer came.
         reasons: how often each type of error came in this run.
         example: the first error of each type, in full.
     """
@@ -36,6 +37,7 @@ class Tally:
         self.usage = Usage()
         self.cost_usd = 0.0
         self.unpriced = 0
+        self.maybe_billed = 0
         self.reasons: Counter[str] = Counter()
         self.example: dict[str, str] = {}
         self._ended = 0
