@@ -56,6 +56,6 @@ class SetbackLog:
     def _written(self, done: asyncio.Future[None], taken: list[Setback]) -> None:
         error = done.exception()
         if error is not None:
-            logger.warning("%d counts of what was asked again wait: %s", len(taken), error)
+            logger.info("%d counts of what was asked again wait: %s", len(taken), error)
             self._tally.put_back(taken)
             self._flush_soon()

@@ -117,7 +117,8 @@ async def test_counts_that_could_not_be_written_wait_for_the_next_time(
     ledger.is_full = True
     log.note(delayed("transient"))
     log.flush()
-    await commits.write(lambda _: None)
+    with pytest.raises(LedgerError):
+        await commits.write(lambda _: None)
 
     ledger.is_full = False
     log.note(delayed("transient"))
