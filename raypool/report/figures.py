@@ -133,7 +133,6 @@ class Figures:
         latency: of all completed tasks.
         bars: how their durations are spread.
         groups: by role and model, the most expensive first.
-        retries: attempts beyond the first of tasks that have ended.
         setback_step_ms: the length of a setback's span, in milliseconds.
         setbacks: what was asked again, in the order of time.
         errors: the most frequent first.
@@ -151,7 +150,6 @@ class Figures:
     latency: Latency = field(default_factory=Latency)
     bars: tuple[Bar, ...] = ()
     groups: tuple[Group, ...] = ()
-    retries: int = 0
     setback_step_ms: int = 10_000
     setbacks: tuple[Setback, ...] = ()
     errors: tuple[ErrorCount, ...] = ()

@@ -94,7 +94,6 @@ class _Gathering:
             latency=whole.latency(),
             bars=tuple(whole.bars()),
             groups=tuple(self._groups.groups()),
-            retries=self._groups.retries,
             setback_step_ms=max(step, SPAN_MS),
             setbacks=tuple(read_setbacks(self._reader, max(step, SPAN_MS))),
             errors=tuple(self._most_frequent_errors()),

@@ -28,18 +28,12 @@ class _Row(NamedTuple):
     cache_write_tokens: int
     cost_usd: float
     unpriced: int
-    retries: int
 
 
 class Groups:
-    """Adds up tasks by role and model: 200 groups at most, and one of all others.
-
-    Attributes:
-        retries: attempts beyond the first.
-    """
+    """Adds up tasks by role and model: 200 groups at most, and one of all others."""
 
     def __init__(self) -> None:
-        self.retries = 0
         self._sums: dict[tuple[str | None, str | None], _Sum] = {}
 
     def add(self, rows: Iterable[tuple[Any, ...]]) -> int:
@@ -47,7 +41,6 @@ class Groups:
         timed = 0
         for row in map(_Row._make, rows):
             self._sum(row.role, row.model).add(row)
-            self.retries += row.retries
             timed += row.tasks if row.duration_ms is not None else 0
         return timed
 

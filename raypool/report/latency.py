@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-MOST_BARS = 48
+MOST_BARS, FEWEST_BARS = 48, 9
 BARS_PER_DECADE = (40, 20, 10, 5, 3, 2, 1)
 SHORTEST_MS = 0.01
 _SHARES = (0.5, 0.9, 0.95, 0.99)
@@ -67,7 +67,7 @@ class Durations:
         return Latency(count, p50, p90, p95, p99, longest=ordered[-1][0])
 
     def bars(self) -> list[Bar]:
-        """How they are spread: bars of equal ratio, from the first that holds one to the last."""
+        """How they are spread: 9 to 48 bars of equal ratio, of which some may be empty."""
         if not self._counts:
             return []
         shortest = max(min(self._counts), SHORTEST_MS)
@@ -76,6 +76,8 @@ class Durations:
             first, last = _place(shortest, per_decade), _place(longest, per_decade)
             if last - first < MOST_BARS:
                 break
+        missing = max(FEWEST_BARS - (last - first + 1), 0)
+        first, last = first - missing // 2, last + missing - missing // 2
         counts = [0] * (last - first + 1)
         for milliseconds, count in self._counts.items():
             counts[max(_place(milliseconds, per_decade) - first, 0)] += count

@@ -37,8 +37,7 @@ SELECT role, model, state,
             ELSE round(duration_ms / 1000) * 1000 END AS duration,
        count(*),
        sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cache_write_tokens),
-       total(cost_usd), count(*) - count(cost_usd),
-       sum(max(attempts - 1, 0))
+       total(cost_usd), count(*) - count(cost_usd)
 FROM endings LEFT JOIN temp.roles USING (worker)
 WHERE position > :after AND position <= :upto
 GROUP BY role, model, state, duration

@@ -201,7 +201,6 @@ def test_setbacks_are_told_by_spans_no_shorter_than_they_were_counted_by(path: P
 
     assert figures.setbacks == tuple(setbacks)
     assert (figures.step_ms, figures.setback_step_ms) == (1_000, 10_000)
-    assert figures.retries == 2
     assert (figures.moments[0].since, figures.moments[-1].since) == (START, START + 10_000)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypool.report.latency import MOST_BARS, Durations, Latency
+from raypool.report.latency import FEWEST_BARS, MOST_BARS, Durations, Latency
 
 THREE_DIGITS = st.builds(
     lambda digits, power: float(f"{digits}e{power}"),
@@ -55,9 +55,7 @@ def test_every_duration_is_in_one_of_few_adjoining_bars(values: list[float]) -> 
     bars = counted(values).bars()
 
     assert sum(bar.count for bar in bars) == len(values)
-    assert len(bars) <= MOST_BARS
-    assert bars[0].count
-    assert bars[-1].count
+    assert FEWEST_BARS <= len(bars) <= MOST_BARS
     assert bars[0].low <= min(values) * 1.001
     assert bars[-1].high >= max(values) * 0.999
     for bar, following in itertools.pairwise(bars):
@@ -65,6 +63,4 @@ def test_every_duration_is_in_one_of_few_adjoining_bars(values: list[float]) -> 
 
 
 def test_turns_that_took_no_time_have_a_bar() -> None:
-    (bar,) = counted([0.0, 0.0]).bars()
-
-    assert bar.count == 2
+    assert sum(bar.count for bar in counted([0.0, 0.0]).bars()) == 2

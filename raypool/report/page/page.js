@@ -16,6 +16,11 @@
     return `${+value.toPrecision(value >= 1000 ? 4 : 3)}`;
   }
 
+  const MINUTE = 60, HOUR = 3600, DAY = 86400;
+  const timeSteps = [
+    ...[1, 5, 10, 15, 30], ...[1, 5, 10, 15, 30].map((n) => n * MINUTE), ...[1, 2, 3, 6, 12].map((n) => n * HOUR),
+    ...[1, 2, 3, 5, 10, 15, 30, 60, 90, 180, 365, 730, 1825, 3650].map((n) => n * DAY),
+  ];
   const dayAndTime = ["\n{D} {MMM} {YYYY}", null, "\n{D} {MMM}", null, null, null, 1];
   const timeFormats = [
     [31536000, "{YYYY}", null, null, null, null, null, null, 1],
@@ -31,6 +36,7 @@
     const x = { ...look, space: isNarrow ? 60 : 80 };
     if (chart.kind === "time") {
       x.values = timeFormats;
+      x.incrs = timeSteps;
     } else {
       const ticks = roundDurations(chart.edges, isNarrow ? 4 : 9);
       x.splits = () => ticks.map((ms) => placeOf(chart.edges, ms));
