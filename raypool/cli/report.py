@@ -24,12 +24,12 @@ _GENERATED = b'<meta name="generator" content="raypool report">'
 
 
 @click.command("report")
-@click.argument("ledger", type=click.Path(path_type=Path))
+@click.argument("ledger")
 @click.option("-o", "--output", required=True, help="Where the page goes; - is stdout.")
 @click.option(
     "--content", is_flag=True, help="Show prompts, answers and messages of errors, shortened."
 )
-def report_command(ledger: Path, output: str, *, content: bool) -> None:
+def report_command(ledger: str, output: str, *, content: bool) -> None:
     """Make a page about the tasks in LEDGER, to be opened in any browser.
 
     It shows throughput, latency, tokens and cost by role and model, refusals
@@ -45,8 +45,9 @@ def report_command(ledger: Path, output: str, *, content: bool) -> None:
     stdout = take_stdout()
     if output != STREAM:
         _check_output(Path(output))
-    with in_one_line(LedgerError, hint=_hint(ledger)):
-        figures = gather(ledger, content=content, on_progress=_Progress())
+    path = _path(ledger)
+    with in_one_line(LedgerError, hint=_hint(path)):
+        figures = gather(path, content=content, on_progress=_Progress())
     page = render(figures)
     if output == STREAM:
         _write(page, stdout)
@@ -69,6 +70,17 @@ class _Progress:
         if time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
             print(f"raypool: read {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+
+def _path(ledger: str) -> Path:
+    """The file, unless it is the address of a database; that may have a password, and is not said.
+
+    Raises:
+        Problem: it is an address.
+    """
+    if "://" in ledger:
+        raise Problem("a report is made of a ledger in a file; give the path of one")
+    return Path(ledger)
 
 
 def _hint(ledger: Path) -> str:

@@ -88,6 +88,7 @@ def newer(directory: Path) -> None:
         (". -o r.html", "not a raypool ledger"),
         ("run.db -o nowhere/r.html", "cannot write nowhere/r.html: No such file or directory"),
         ("run.db -o .", "cannot write .: Is a directory"),
+        ("postgresql://me:secret@db/run -o r.html", "give the path of one"),
         ("run.db", "Missing option '-o'"),
         ("newer/run.db -o r.html", "made by a newer raypool"),
     ],
@@ -106,4 +107,5 @@ def test_what_cannot_be_done_is_told_in_words(
     assert (status, stdout) == (2, b"")
     assert said in stderr
     assert "Traceback" not in stderr
+    assert "secret" not in stderr
     assert not (tmp_path / "r.html").exists()
