@@ -53,11 +53,8 @@ def report_command(ledger: str, output: str, *, content: bool) -> None:
         _write(page, stdout)
     else:
         _replace(Path(output), page)
-        print(f"raypool: {output} tells of {_tasks(figures.totals.last_number)}", file=sys.stderr)
-
-
-def _tasks(number: int) -> str:
-    return count(number, "task")
+        tasks = count(figures.totals.last_number, "task")
+        print(f"raypool: {output} tells of {tasks}", file=sys.stderr)
 
 
 class _Progress:
