@@ -46,6 +46,7 @@ from raypool.routing import make_routings
 from raypool.scaling import Scaler
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
+from raypool.setback_log import SetbackLog
 from raypool.tally import Tally
 from raypool.telemetry import Broadcast, EventHandler, HandlerThread
 from raypool.unshelving import Unshelving
@@ -68,6 +69,7 @@ class Parts:
     book: BudgetBook
     intake: Intake
     sender: Sender
+    setbacks: SetbackLog
     unshelving: Unshelving
     watching: Watching
     recorder: Recorder
@@ -240,6 +242,8 @@ class Assembly:
             deaths=ledger.deaths(),
         )
         sender.adopt = intake.adopt
+        setbacks = SetbackLog(commits, self._clock)
+        sender.on_delay = setbacks.note
         listening = Listening(self.links, self._broadcast)
         handler_thread = self._begin_telemetry(scheduler.roster)
         scaler = self._join_crew(commits, scheduler, sender, listening, gates)
@@ -265,6 +269,7 @@ class Assembly:
             book=book,
             intake=intake,
             sender=sender,
+            setbacks=setbacks,
             unshelving=Unshelving(commits, scheduler, intake, sender),
             watching=Watching(commits, scheduler, intake, sender),
             recorder=recorder,

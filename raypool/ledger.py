@@ -17,6 +17,7 @@ import msgspec
 from raypool.errors import LedgerError
 from raypool.lane import Lane
 from raypool.records import AcceptedTask, Death, Ending
+from raypool.setbacks import Setback
 from raypool.usage import Usage
 
 POOL_NAME = "pool_name"
@@ -302,6 +303,17 @@ class Ledger(Protocol):
     @abstractmethod
     def keep_output_type(self, digest: str, schema_json: str) -> None:
         """Keep a JSON schema under its digest; one that is kept already stays."""
+
+    @abstractmethod
+    def add_setbacks(self, setbacks: Sequence[Setback]) -> None:
+        """Add to the counts of what was asked again, in one transaction."""
+
+    @abstractmethod
+    def setbacks(self, span_ms: int) -> list[Setback]:
+        """What was asked again, summed by spans of so many milliseconds, in the order of time.
+
+        `span_ms` is a multiple of `raypool.setbacks.SPAN_MS`.
+        """
 
     @abstractmethod
     def meta(self, key: str) -> str | None:

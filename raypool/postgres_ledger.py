@@ -24,8 +24,15 @@ from raypool.postgres_connection import Connection
 from raypool.postgres_place import PostgresPlace
 from raypool.postgres_session import Counts, PostgresSession, Written
 from raypool.postgres_sessions import conversation, last_places, only_row
-from raypool.postgres_writes import find_numbers, load_by_number, requeue_failed, write
+from raypool.postgres_writes import (
+    add_setbacks,
+    find_numbers,
+    load_by_number,
+    requeue_failed,
+    write,
+)
 from raypool.records import AcceptedTask, Death, Ending
+from raypool.setbacks import Setback
 from raypool.unicode import unicode_text
 from raypool.usage import Usage
 
@@ -156,6 +163,19 @@ class PostgresLedger(Ledger):
 
     def keep_output_type(self, digest: str, schema_json: str) -> None:
         self._write(rows.KEEP_OUTPUT_TYPE, digest, unicode_text(schema_json))
+
+    def add_setbacks(self, setbacks: Sequence[Setback]) -> None:
+        self._session.write(partial(add_setbacks, setbacks=setbacks))
+
+    def setbacks(self, span_ms: int) -> list[Setback]:
+        return self._session.read(
+            lambda reader: list(
+                map(
+                    rows.told_setback,
+                    reader.execute(rows.READ_SETBACKS, {"span": span_ms}).fetchall(),
+                )
+            )
+        )
 
     def meta(self, key: str) -> str | None:
         return self._read(rows.READ_META, key)

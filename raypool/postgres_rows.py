@@ -15,6 +15,7 @@ from raypool import sqlite_rows as rows
 from raypool.lane import Lane
 from raypool.ledger import EndedTask, KnownTask
 from raypool.records import AcceptedTask, Death, Ending
+from raypool.setbacks import Setback
 from raypool.sqlite_rows import EndingRow, ExtraRow, LoadedRow, TaskRow
 
 _NUL = "\0"
@@ -203,6 +204,18 @@ ON CONFLICT (worker) DO UPDATE SET snapshot = excluded.snapshot
 """
 READ_SNAPSHOT = "SELECT snapshot FROM snapshots WHERE worker = %s"
 
+ADD_SETBACKS = """
+INSERT INTO setbacks
+SELECT since, kind, type, sum(count)::bigint
+FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[]) AS added (since, kind, type, count)
+GROUP BY since, kind, type
+ON CONFLICT (since, kind, type) DO UPDATE SET count = setbacks.count + excluded.count
+"""
+READ_SETBACKS = """
+SELECT since / %(span)s * %(span)s AS span, kind, type, sum(count)::bigint
+FROM setbacks GROUP BY span, kind, type ORDER BY span, kind, type
+"""
+
 KEEP_OUTPUT_TYPE = "INSERT INTO output_types VALUES (%s, %s) ON CONFLICT (digest) DO NOTHING"
 READ_OUTPUT_TYPE = "SELECT schema FROM output_types WHERE digest = %s"
 
@@ -262,6 +275,12 @@ def lane_of_row(row: Sequence[Any]) -> tuple[Lane, int]:
     role, tenant, priority, tasks = row
     role, tenant = (text if text is None else told_text(text) for text in (role, tenant))
     return Lane(role, tenant, priority), tasks
+
+
+def told_setback(row: Sequence[Any]) -> Setback:
+    """What was asked again, as `READ_SETBACKS` gives it."""
+    since, kind, error_type, count = row
+    return Setback(since, kind, told_text(error_type), count)
 
 
 def told_death(row: Sequence[Any]) -> Death:

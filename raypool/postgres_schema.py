@@ -140,6 +140,14 @@ CREATE TABLE session_turns (  -- what completed tasks added to the sessions that
 
 CREATE INDEX whole_turns ON session_turns (session, place) WHERE is_whole;
 
+CREATE TABLE setbacks (  -- how often turns had to be asked again
+    since BIGINT NOT NULL,  -- the start of ten seconds, in milliseconds since the epoch
+    kind TEXT NOT NULL CHECK (kind IN ('refused', 'retried')),
+    type TEXT COLLATE "C" NOT NULL,  -- of the error
+    count BIGINT NOT NULL,
+    PRIMARY KEY (since, kind, type)
+);
+
 CREATE TABLE snapshots (  -- the last of each agent
     worker TEXT COLLATE "C" PRIMARY KEY,
     snapshot TEXT NOT NULL  -- JSON

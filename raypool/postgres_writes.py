@@ -17,6 +17,7 @@ from raypool.postgres_connection import Connection
 from raypool.postgres_session import Counts, Written
 from raypool.postgres_sessions import add_conversations, copy_in, only_row
 from raypool.records import AcceptedTask, Ending
+from raypool.setbacks import Setback
 from raypool.unicode import unicode_text
 from raypool.usage import Usage
 
@@ -164,6 +165,19 @@ def _tokens(usage: Usage) -> tuple[int, int, int, int]:
 def _keep_snapshots(writer: Connection, snapshots: Mapping[str, str]) -> None:
     texts = [rows.kept_text(unicode_text(snapshot)) for snapshot in snapshots.values()]
     writer.execute(rows.KEEP_SNAPSHOTS, (list(snapshots), texts))
+
+
+def add_setbacks(
+    writer: Connection, counts: Counts, *, setbacks: Sequence[Setback], sign: int = 1
+) -> Written:
+    """What `Ledger.add_setbacks` does, to be committed; with a `sign` of -1 it is taken back."""
+    table = [
+        (one.since, one.kind, rows.kept_text(unicode_text(one.type)), sign * one.count)
+        for one in setbacks
+    ]
+    columns = [list(column) for column in zip(*table, strict=True)] or [[], [], [], []]
+    writer.execute(rows.ADD_SETBACKS, columns)
+    return Written(None, counts, partial(add_setbacks, setbacks=setbacks, sign=-sign))
 
 
 def requeue_failed(writer: Connection, counts: Counts) -> Written:

@@ -39,6 +39,7 @@ class Sender:
     Attributes:
         adopt: takes in the task that an agent has asked for by itself; returns it if it has ended.
         replace: is told of each worker that has died, to bring it back; says whether it will.
+        on_delay: is told of each task that will be tried again.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Sender:
         self._is_deaf = False
         self.adopt: Adopt | None = None
         self.replace: Callable[[WorkerRecord], bool] | None = None
+        self.on_delay: Callable[[Delayed], None] | None = None
 
     def pump(self, free: Iterable[WorkerRecord] = ()) -> None:
         """Send every worker what it has room for; those that are `free` still, what is late."""
@@ -499,6 +501,8 @@ class Sender:
         self._timer = loop.call_later(delay, self._wake)
 
     def _tell_of_delay(self, worker: WorkerRecord, delayed: Delayed) -> None:
+        if self.on_delay is not None:
+            self.on_delay(delayed)
         failure = delayed.failure
         about = {"worker": worker.name, "role": worker.role, "task": delayed.record.task.id}
         if failure.verdict in AWAITED:

@@ -16,7 +16,7 @@ from raypool.ledger import Unfit
 from raypool.sqlite_schema import SCHEMA
 
 APPLICATION_ID = int.from_bytes(b"rayp", "big")
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 OLDEST_SQLITE = (3, 37, 0)
 BUSY_SECONDS = 5.0
 

@@ -28,6 +28,7 @@ from raypool.ledger import (
     Totals,
 )
 from raypool.records import AcceptedTask, Death, Ending
+from raypool.setbacks import Setback
 from raypool.sqlite_file import SqliteFile, ledger_errors, open_beside
 from raypool.sqlite_statements import change, in_pieces, insert, only_value, row_of, value_or_none
 from raypool.unicode import unicode_text
@@ -143,21 +144,7 @@ class SqliteLedger(Ledger):
 
     def totals(self) -> Totals:
         with ledger_errors(self.path):
-            sums = self._file.reader.execute(rows.READ_TOTALS).fetchone()
-        unfinished, completed, failed, cancelled, *rest = sums[:-_EXTRA_COLUMNS]
-        *tokens, cost_usd, unpriced, last_number = rest
-        extra = rows.extra_of(rows.ExtraRow(*sums[-_EXTRA_COLUMNS:]))
-        return Totals(
-            unfinished=unfinished,
-            completed=completed,
-            failed=failed,
-            cancelled=cancelled,
-            usage=Usage(*tokens) + extra.usage,
-            cost_usd=cost_usd + extra.usage_usd,
-            unpriced=unpriced,
-            last_number=last_number,
-            extra=extra,
-        )
+            return read_totals(self._file.reader)
 
     def requeue_failed(self) -> int:
         with self._transaction() as writer:
@@ -203,6 +190,15 @@ class SqliteLedger(Ledger):
         with self._transaction() as writer:
             writer.execute(rows.KEEP_OUTPUT_TYPE, (digest, unicode_text(schema_json)))
 
+    def add_setbacks(self, setbacks: Sequence[Setback]) -> None:
+        table = [(one.since, one.kind, unicode_text(one.type), one.count) for one in setbacks]
+        with self._transaction() as writer:
+            insert(writer, rows.ADD_SETBACKS, table)
+
+    def setbacks(self, span_ms: int) -> list[Setback]:
+        with ledger_errors(self.path):
+            return read_setbacks(self._file.reader, span_ms)
+
     def meta(self, key: str) -> str | None:
         return self._read(rows.READ_META, key)
 
@@ -247,6 +243,31 @@ class SqliteLedger(Ledger):
             characters += len(text)
             after = loaded[-1].place
         return page
+
+
+def read_totals(reader: sqlite3.Connection) -> Totals:
+    """What a ledger holds, in sums."""
+    sums = reader.execute(rows.READ_TOTALS).fetchone()
+    unfinished, completed, failed, cancelled, *rest = sums[:-_EXTRA_COLUMNS]
+    *tokens, cost_usd, unpriced, last_number = rest
+    extra = rows.extra_of(rows.ExtraRow(*sums[-_EXTRA_COLUMNS:]))
+    return Totals(
+        unfinished=unfinished,
+        completed=completed,
+        failed=failed,
+        cancelled=cancelled,
+        usage=Usage(*tokens) + extra.usage,
+        cost_usd=cost_usd + extra.usage_usd,
+        unpriced=unpriced,
+        last_number=last_number,
+        extra=extra,
+    )
+
+
+def read_setbacks(reader: sqlite3.Connection, span_ms: int) -> list[Setback]:
+    """What was asked again, summed by spans of so many milliseconds."""
+    text = only_value(reader, rows.READ_SETBACKS, {"span": span_ms})
+    return [Setback(*row) for row in rows.decode_setbacks(text)]
 
 
 def _accept(writer: sqlite3.Connection, tasks: Sequence[AcceptedTask]) -> dict[int, int]:

@@ -14,6 +14,7 @@ import msgspec
 from raypool.lane import Lane
 from raypool.ledger import EndedTask, Extra, KnownTask
 from raypool.records import AcceptedTask, Death, Ending, EndState, StoredCause
+from raypool.setbacks import Setback, SetbackKind
 from raypool.sqlite_statements import Insert
 from raypool.task import Content
 from raypool.unicode import unicode_text, unicode_value
@@ -180,6 +181,18 @@ KEEP_SNAPSHOTS = Insert(
 )
 READ_SNAPSHOT = "SELECT snapshot FROM snapshots WHERE worker = ?"
 
+ADD_SETBACKS = Insert(
+    "setbacks",
+    Setback.__struct_fields__,
+    "ON CONFLICT (since, kind, type) DO UPDATE SET count = count + excluded.count",
+)
+READ_SETBACKS = """
+SELECT json_group_array(json_array(span, kind, type, count)) FROM (
+    SELECT since / :span * :span AS span, kind, type, sum(count) AS count
+    FROM setbacks GROUP BY span, kind, type ORDER BY span, kind, type
+)
+"""
+
 KEEP_OUTPUT_TYPE = "INSERT INTO output_types VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
 READ_OUTPUT_TYPE = "SELECT schema FROM output_types WHERE digest = ?"
 
@@ -262,6 +275,7 @@ INSERT_TASKS = Insert("tasks", TaskRow._fields)
 INSERT_ENDINGS = Insert("endings", EndingRow._fields, "ON CONFLICT (number) DO NOTHING")
 
 decode_loaded = msgspec.json.Decoder(list[LoadedRow]).decode
+decode_setbacks = msgspec.json.Decoder(list[tuple[int, SetbackKind, str, int]]).decode
 decode_lanes = msgspec.json.Decoder(list[tuple[Lane, int]]).decode
 decode_workers = msgspec.json.Decoder(dict[int, int]).decode
 decode_numbers = msgspec.json.Decoder(dict[str, int]).decode

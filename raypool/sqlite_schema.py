@@ -126,6 +126,14 @@ CREATE TABLE session_turns (  -- what completed tasks added to the sessions that
 
 CREATE INDEX whole_turns ON session_turns (session, place) WHERE is_whole;
 
+CREATE TABLE setbacks (  -- how often turns had to be asked again
+    since INTEGER NOT NULL,  -- the start of ten seconds, in milliseconds since the epoch
+    kind TEXT NOT NULL CHECK (kind IN ('refused', 'retried')),
+    type TEXT NOT NULL,      -- of the error
+    count INTEGER NOT NULL,
+    PRIMARY KEY (since, kind, type)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE snapshots (  -- the last of each agent
     worker TEXT PRIMARY KEY,
     snapshot TEXT NOT NULL  -- JSON

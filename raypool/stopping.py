@@ -69,6 +69,7 @@ class Stopping:
         await parts.governors.close()
         for link in parts.links.values():
             link.kill()
+        parts.setbacks.flush()
         try:
             await parts.ledger.close()
         except LedgerError as error:

@@ -19,7 +19,7 @@ LAYERS = [
     "postgres_place postgres_schema",
     "config loads interruption janitor",
     "temporary",
-    "sqlite_schema sqlite_statements autoscaling naming unicode threads",
+    "sqlite_schema sqlite_statements autoscaling naming unicode threads amounts setbacks",
     "quantiles task events prices file_hold telemetry schemas json_text pieces",
     "response signatures",
     "agent",
@@ -56,7 +56,7 @@ LAYERS = [
     "places",
     "sending settling",
     "scheduler",
-    "recorder hedger",
+    "recorder hedger setback_log",
     "intake",
     # Actors, and what speaks to them
     "names connection membership",
@@ -78,6 +78,7 @@ LAYERS = [
     "pool",
     "raypool",
     # Entrances
+    "report",
     "cli testing",
 ]
 """A module may import from the layers above its own; in a folder, also from its siblings."""

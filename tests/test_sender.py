@@ -1114,6 +1114,8 @@ async def test_snapshots_are_recorded_with_the_outcomes_that_brought_them() -> N
 async def test_retries_and_refusals_are_told_to_those_who_watch() -> None:
     floor = Floor()
     floor.broadcast.subscribe("watcher")
+    verdicts: list[str] = []
+    floor.sender.on_delay = lambda delayed: verdicts.append(delayed.failure.verdict)
     floor.a.replies[1] = [failed(1), failed(1, "refused")]
 
     floor.accept(1)
@@ -1121,6 +1123,7 @@ async def test_retries_and_refusals_are_told_to_those_who_watch() -> None:
 
     told = [event for event in await floor.events() if event[0] != "task.completed"]
     assert told == [("task.retried", "crew-1"), ("limit.refused", "crew-1")]
+    assert verdicts == ["transient", "refused"]
 
 
 # Notices

@@ -10,6 +10,7 @@ import click
 from raypool.cli.ask import ask_command
 from raypool.cli.interrupt import leave_at_once
 from raypool.cli.problem import INTERRUPTED
+from raypool.cli.report import report_command
 from raypool.cli.run import run_command
 from raypool.cli.stop import stop_command
 
@@ -40,5 +41,6 @@ def main() -> None:
 
 
 main.add_command(ask_command)
+main.add_command(report_command)
 main.add_command(run_command)
 main.add_command(stop_command)

@@ -16,6 +16,7 @@ from raypool.ledger import EndedTask, Extra, KnownTask, Ledger, Progress, SentTa
 from raypool.postgres_connection import resolve
 from raypool.postgres_ledger import PostgresLedger
 from raypool.records import AcceptedTask, Conversation, Death, Ending, EndState, StoredCause
+from raypool.setbacks import Setback
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.usage import Usage
 from tests.postgres_server import PostgresServer
@@ -736,3 +737,31 @@ def test_surrogates_in_a_payload_do_not_keep_it_from_being_written(ledger: Ledge
     assert ledger.ended(0, 1)[0].ending.answers == ["\ufffd", "{}"]
     assert ledger.snapshot("pool-1") == '"\ufffd"'
     assert ledger.output_type("sha256:abc") == '{"title": "\ufffd"}'
+
+
+def test_setbacks_add_up_by_spans_of_time_kinds_and_types(ledger: Ledger) -> None:
+    ledger.add_setbacks([Setback(10_000, "retried", "OSError", 2)])
+    ledger.add_setbacks(
+        [
+            Setback(10_000, "retried", "OSError", 3),
+            Setback(20_000, "refused", "rate_limit_error", 4),
+            Setback(60_000, "retried", "OSError", 5),
+        ]
+    )
+
+    assert ledger.setbacks(10_000) == [
+        Setback(10_000, "retried", "OSError", 5),
+        Setback(20_000, "refused", "rate_limit_error", 4),
+        Setback(60_000, "retried", "OSError", 5),
+    ]
+    assert ledger.setbacks(60_000) == [
+        Setback(0, "refused", "rate_limit_error", 4),
+        Setback(0, "retried", "OSError", 5),
+        Setback(60_000, "retried", "OSError", 5),
+    ]
+
+
+def test_ledger_that_saw_no_setback_has_none(ledger: Ledger) -> None:
+    ledger.add_setbacks([])
+
+    assert ledger.setbacks(10_000) == []
