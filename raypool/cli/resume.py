@@ -13,6 +13,9 @@ from raypool.cli.problem import Problem
 from raypool.ledger import Ledger
 
 SETTINGS_KEY = "raypool run"
+_TEXTS = ("system", "template", "output_type")
+"""What is known by its digest only."""
+_OPTIONS = {"output_type": "--schema or --output-type"}
 
 
 def ledger_beside(output: Path) -> Path:
@@ -49,9 +52,11 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _change(name: str, before: object, now: object) -> str:
-    option = f"--{name.replace('_', '-')}"
-    if name == "system":
-        return f"{option} is another text"
+    option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    if name in _TEXTS and before is not None and now is not None:
+        return f"{option} is another one"
+    if name in _TEXTS:
+        return f"{option} was not given before" if before is None else f"{option} is missing"
     return f"{option} was {_shown(before)} and is now {_shown(now)}"
 
 
@@ -61,4 +66,5 @@ def _shown(value: object) -> str:
 
 def resume_command(arguments: Sequence[str]) -> str:
     """The command line that finishes what is unfinished, and asks no failed row again."""
-    return shlex.join(["raypool", *(word for word in arguments if word != "--retry-failed")])
+    kept = (word for word in arguments if word not in {"--retry-failed", "--restart"})
+    return shlex.join(["raypool", *kept])
