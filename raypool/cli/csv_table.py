@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from raypool.cli import records
 from raypool.cli.byte_lines import ByteLines
+from raypool.cli.figures import count
 from raypool.cli.problem import Problem
 from raypool.cli.records import START, Place, Reader, Record
 
@@ -57,9 +58,8 @@ class CsvTable(Reader):
 
     def _record(self, line: int, values: list[str]) -> Record:
         if len(values) != len(self._columns):
-            return Record(
-                line, {}, f"{len(values)} fields, and the header has {len(self._columns)}"
-            )
+            found = count(len(values), "field")
+            return Record(line, {}, f"{found}, and the header has {len(self._columns)}")
         for name, value in zip(self._columns, values, strict=True):
             if not value.isascii() and _is_not_utf8(value):
                 return Record(line, {}, f"not valid UTF-8 in column {name!r}")

@@ -14,6 +14,7 @@ from raypool.cli.options import PoolOptions, make_backend, pool_options
 from raypool.cli.problem import ANSWERED
 from raypool.cli.rows import RowReader
 from raypool.cli.run_options import RunOptions, run_options
+from raypool.cli.saying import say_json
 from raypool.cli.streams import take_stdout
 from raypool.cli.target import Target
 
@@ -42,6 +43,17 @@ def run_command(**options: Any) -> None:
     interrupted.
     """
     pool_given, given = _split(options)
+    try:
+        status = _run(pool_given, given)
+    except click.ClickException as error:
+        if not given.json:
+            raise
+        say_json("trouble", message=error.format_message())
+        status = error.exit_code
+    sys.exit(status)
+
+
+def _run(pool_given: PoolOptions, given: RunOptions) -> int:
     pool_given.check()
     given.check()
     stdout = take_stdout()
@@ -54,7 +66,7 @@ def run_command(**options: Any) -> None:
     if given.dry_run:
         rows = rows_of(reader, given)
         dry_run(rows, pool_given, backend, output_type, is_json=given.json)
-        sys.exit(ANSWERED)
+        return ANSWERED
     settings = {
         **pool_given.settings(backend),
         **question.settings(),
@@ -69,7 +81,7 @@ def run_command(**options: Any) -> None:
     )
     with target:
         job = Job(reader, target, pool_given, backend, given=given, output_type=output_type)
-        sys.exit(job.run(settings))
+        return job.run(settings)
 
 
 def _split(options: dict[str, Any]) -> tuple[PoolOptions, RunOptions]:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from raypool.errors import PoolStopped
+from raypool.output_type import OutputType
 from raypool.records import AcceptedTask, Ending, StoredCause, task_result
 from raypool.response import TaskResult
 from raypool.sqlite_ledger import SqliteLedger
@@ -61,7 +64,11 @@ class LedgerPool:
         known = self._ledger.accept([accepted]).get(accepted.number)
         accepted = known.task if known else accepted
         ending = known.ending if known and known.ending else self._answer(accepted)
-        return task_result(accepted, ending)
+        result = task_result(accepted, ending)
+        if task.output_type is None or ending.text is None:
+            return result
+        parsed = OutputType.of(task.output_type).parse(ending.text)
+        return msgspec.structs.replace(result, parsed=parsed)
 
     def _answer(self, task: AcceptedTask) -> Ending:
         assert isinstance(task.prompt, str)
