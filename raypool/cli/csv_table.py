@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from raypool.cli import records
 from raypool.cli.byte_lines import ByteLines
@@ -14,6 +14,8 @@ from raypool.cli.problem import Problem
 from raypool.cli.records import START, Place, Reader, Record
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
+_IDS = ("id", "custom_id")
+"""Columns in which an empty text is none."""
 
 
 class CsvTable(Reader):
@@ -63,7 +65,11 @@ class CsvTable(Reader):
         for name, value in zip(self._columns, values, strict=True):
             if not value.isascii() and _is_not_utf8(value):
                 return Record(line, {}, f"not valid UTF-8 in column {name!r}")
-        return Record(line, dict(zip(self._columns, values, strict=True)))
+        fields: dict[str, Any] = dict(zip(self._columns, values, strict=True))
+        for name in _IDS:
+            if fields.get(name) == "":
+                fields[name] = None
+        return Record(line, fields)
 
     def _values(self) -> Iterator[tuple[int, list[str] | str]]:
         """Each record's first line with its values, or with what is wrong with it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -77,8 +77,12 @@ class Input:
         return Path(self.path or "").stat().st_size
 
 
-def open_inputs(names: Sequence[str], row_format: Format | None) -> list[Input]:
+def open_inputs(
+    names: Sequence[str], row_format: Format | None, written: Collection[Path] = ()
+) -> list[Input]:
     """The inputs that `names` are: files, patterns as `data/*.jsonl`, or `-` for stdin.
+
+    What the run itself has `written` is in no pattern.
 
     Raises:
         Problem: one cannot be read, or nobody said what its lines are.
@@ -87,15 +91,23 @@ def open_inputs(names: Sequence[str], row_format: Format | None) -> list[Input]:
         if len(names) > 1:
             raise Problem("- is stdin, and is read alone; cat FILE… | raypool run - joins files")
         return [_stdin(row_format)]
-    paths = [path for name in names for path in _paths(name)]
+    own = {path.resolve() for path in written}
+    paths = [path for name in names for path in _paths(name, own)]
     return [_file(path, row_format) for path in dict.fromkeys(paths)]
 
 
-def _paths(name: str) -> list[str]:
+def _paths(name: str, own: Collection[Path]) -> list[str]:
     if not glob.has_magic(name) or Path(name).exists():
+        if Path(name).resolve() in own:
+            raise Problem(
+                f"{name} is written by this run; choose another output (-o), or --retry-failed to "
+                "ask failed rows again"
+            )
         return [name]
     matches = glob.iglob(name, recursive=True)  # noqa: PTH207 - Path's takes no absolute ones
-    found = sorted(path for path in matches if Path(path).is_file())
+    found = sorted(
+        path for path in matches if Path(path).is_file() and Path(path).resolve() not in own
+    )
     if not found:
         raise Problem(f"no file is named {name}")
     return found

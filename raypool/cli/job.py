@@ -72,8 +72,14 @@ class Job:
         Raises:
             Problem: nothing could be asked, and why.
         """
-        retry_failed = self._given.retry_failed
-        self._target.go_on(Run(settings, self._reader, self._tally, retry_failed))
+        run = Run(
+            settings,
+            self._reader,
+            self._tally,
+            retry_failed=self._given.retry_failed,
+            is_sample=self._given.sample is not None,
+        )
+        self._target.go_on(run)
         if self._target.moved:
             self._saying.remark(f"starting over; kept: {', '.join(self._target.moved)}")
         if self._target.ledger is None:

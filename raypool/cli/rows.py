@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -164,15 +165,16 @@ class RowReader:
         self._has_stopped = True
 
     def __iter__(self) -> Iterator[AnyRow]:
-        for place in range(self._beginning.input, len(self._inputs)):
-            for row in self._rows_of(place):
-                yield row
-                if self._has_stopped:
-                    return
-                if self._limit is not None and self.rows >= self._limit:
-                    self.at_end = True
-                    return
+        most = None if self._limit is None else max(0, self._limit - self.rows)
+        for row in itertools.islice(self._all_rows(), most):
+            yield row
+            if self._has_stopped:
+                return
         self.at_end = True
+
+    def _all_rows(self) -> Iterator[AnyRow]:
+        for place in range(self._beginning.input, len(self._inputs)):
+            yield from self._rows_of(place)
 
     def _rows_of(self, place: int) -> Iterator[AnyRow]:
         source = self._inputs[place]

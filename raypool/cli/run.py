@@ -16,7 +16,7 @@ from raypool.cli.rows import RowReader
 from raypool.cli.run_options import RunOptions, run_options
 from raypool.cli.saying import say_json
 from raypool.cli.streams import take_stdout
-from raypool.cli.target import Target
+from raypool.cli.target import Target, files_of
 
 
 @click.command("run")
@@ -57,7 +57,7 @@ def _run(pool_given: PoolOptions, given: RunOptions) -> int:
     pool_given.check()
     given.check()
     stdout = take_stdout()
-    inputs = open_inputs(given.inputs, given.row_format)
+    inputs = open_inputs(given.inputs, given.row_format, files_of(given.output or ""))
     output_type = given.answer_type()
     backend = make_backend(pool_given)
     question = given.question(pool_given.terms(backend))

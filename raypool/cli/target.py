@@ -36,12 +36,14 @@ class Run(NamedTuple):
         reader: its rows.
         tally: where rows are counted that an earlier run has finished.
         retry_failed: failed rows are asked again.
+        is_sample: not all rows that are read are asked.
     """
 
     settings: Mapping[str, Any]
     reader: RowReader
     tally: Tally
     retry_failed: bool = False
+    is_sample: bool = False
 
 
 class Target:
@@ -137,7 +139,7 @@ class Target:
         self._output.close()
 
     def _agree(self, output: OutputFile, run: Run) -> None:
-        stamp = run.reader.stamp(run.settings)
+        stamp = None if run.is_sample else run.reader.stamp(run.settings)
         if stamp is not None and not run.retry_failed:
             checkpoint = self._checkpoints.load(stamp)
             if checkpoint and self._go_on_from(checkpoint, output, run):
@@ -146,7 +148,9 @@ class Target:
         self.results.written = output.agree(drop_failed=run.retry_failed)
         if self._failures is not None:
             self._failures.restore(0, output.failed_lines())
-        if stamp is not None:
+        if stamp is None:
+            self._checkpoints.discard()
+        else:
             self._checkpoints.begin(stamp)
             self.results.keep_checkpoints(self._checkpoints, run.reader)
 
@@ -202,6 +206,14 @@ class Target:
     def _ways_on(self) -> str:
         other = "another output (-o)" if self.failed else "another --ledger"
         return f"choose {other}, or --restart, which keeps the old files and starts over"
+
+
+def files_of(name: str) -> list[Path]:
+    """The files that a run writes rows to, by what the user calls its output."""
+    if name in ("", *_STDOUT):
+        return []
+    output = Path(name)
+    return [output, output.with_name(f"{output.name}.jsonl"), failed_beside(output)]
 
 
 def _lines_beside(output: Path) -> Path:

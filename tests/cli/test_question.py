@@ -96,7 +96,7 @@ class TestColumn:
             ColumnPrompt("q").of({"q": 1})
 
     def test_table_without_prompts_is_refused_with_what_to_type(self) -> None:
-        with pytest.raises(Problem, match="no column 'prompt', it has 'a'; .*--prompt-column"):
+        with pytest.raises(Problem, match=r"no column 'prompt', it has 'a'; .*--prompt-column"):
             OwnPrompt(RunTerms()).check_columns("in.csv", ["a"])
 
 

@@ -360,3 +360,32 @@ class TestCheckpoints:
         assert sorted(line.get("prompt", "bad") for line in written) == sorted(rows)
         failed = [line["error"] for line in written if "error" in line]
         assert [row["error"] for row in desk.failed_rows(output)] == failed
+
+
+class TestOwnFiles:
+    def test_pattern_leaves_out_what_the_run_has_written(self, desk: Desk) -> None:
+        desk.reply = refuse_odd
+        desk.write({"prompt": "0"}, {"prompt": "1"})
+
+        desk.run(*ECHO, name="*.jsonl")
+        assert desk.run(*ECHO, name="*.jsonl") == 1
+        assert desk.asked == ["0", "1"]
+
+    def test_failed_rows_of_the_same_output_are_no_input(self, desk: Desk) -> None:
+        desk.reply = refuse_odd
+        desk.write({"prompt": "1"})
+        desk.run(*ECHO)
+
+        assert desk.run(*ECHO, name="out.jsonl.failed.jsonl") == 2
+        assert "is written by this run" in desk.stderr
+        assert len(desk.failed_rows()) == 1
+
+    def test_limit_holds_also_after_more_was_done(self, desk: Desk, small_chunks: None) -> None:
+        desk.write(*({"prompt": str(row)} for row in range(12)))
+        desk.run(*ECHO, "--limit", "9")
+
+        assert desk.run(*ECHO, "--limit", "2") == 0
+        assert len(desk.asked) == 9
+        assert desk.run(*ECHO, "--sample", "3") == 0
+        assert desk.run(*ECHO) == 0
+        assert len(desk.asked) == len(desk.lines()) == 12
