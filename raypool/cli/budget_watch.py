@@ -17,7 +17,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class BudgetWatch:
-    """Looks at the budget of a pool now and then, and stops it once that is spent.
+    """Looks at the budget of a pool now and then, if it has one, and stops it once that is spent.
 
     Attributes:
         why: why the pool was stopped; empty while it was not.
@@ -26,10 +26,13 @@ class BudgetWatch:
     def __init__(
         self,
         pool: Pool,
-        stop_reading: Callable[[], None],
+        stop_reading: Callable[[], None] = lambda: None,
+        *,
+        budget_usd: float | None,
         seconds: float = SECONDS_BETWEEN_LOOKS,
     ) -> None:
         self.why = ""
+        self._is_needed = budget_usd is not None
         self._pool = pool
         self._stop_reading = stop_reading
         self._seconds = seconds
@@ -37,7 +40,8 @@ class BudgetWatch:
         self._thread = threading.Thread(target=self._watch, name="budget-watch", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        if self._is_needed:
+            self._thread.start()
         return self
 
     def __exit__(
@@ -47,7 +51,8 @@ class BudgetWatch:
         trace: TracebackType | None,
     ) -> None:
         self._is_over.set()
-        self._thread.join()
+        if self._is_needed:
+            self._thread.join()
 
     def _watch(self) -> None:
         while not self._is_over.wait(self._seconds):

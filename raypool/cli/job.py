@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from raypool.cli.ahead import Ahead
@@ -115,15 +114,12 @@ class Job:
             interrupts.watch(pool, self._rows.stop)
             self._progress.begin("")
             self._tally.begin_pace()
-            watch = BudgetWatch(pool, self._rows.stop)
-            with self._watching(watch):
+            budget_usd = self._options.budget_usd
+            with BudgetWatch(pool, self._rows.stop, budget_usd=budget_usd) as watch:
                 try:
                     asking.answer(pool, tasks)
                 finally:
                     self._trouble = watch.why
-
-    def _watching(self, watch: BudgetWatch) -> AbstractContextManager[object]:
-        return nullcontext() if self._options.budget_usd is None else watch
 
     def _finish(self) -> None:
         try:

@@ -58,7 +58,7 @@ class Spending:
 
 
 def watch(pool: Spending, stop_reading: Any = lambda: None) -> BudgetWatch:
-    return BudgetWatch(cast(Pool, pool), stop_reading, seconds=0.001)
+    return BudgetWatch(cast(Pool, pool), stop_reading, budget_usd=1.0, seconds=0.001)
 
 
 @pytest.mark.parametrize("running", [(0,), (2, 1, 0)], ids=str)
