@@ -85,7 +85,8 @@ class Job:
             self._saying.remark(_NO_LEDGER)
         with self._progress, Interrupts(self._progress) as interrupts:
             self._ask_all(interrupts)
-            self._finish()
+            if not (interrupts.count or self._trouble):
+                self._finish()
         was_interrupted = interrupts.count > 0
         status = self._status(was_interrupted=was_interrupted)
         self._report(status, was_interrupted=was_interrupted)

@@ -33,7 +33,8 @@ class Saying:
 
 def say(*lines: str) -> None:
     """Say some lines."""
-    print(*lines, sep="\n", file=sys.stderr, flush=True)
+    sys.stderr.write("".join(f"{line}\n" for line in lines))  # at once: other threads write too
+    sys.stderr.flush()
 
 
 def say_json(event: str, **fields: Any) -> None:

@@ -112,13 +112,13 @@ class Target:
                 ledger.requeue_failed()
 
     def finish(self) -> None:
-        """Make of the lines what the output is to be, once they are all there.
+        """Make of the lines what the output is to be, now that they are all there.
 
         Raises:
             Problem: it cannot be written.
         """
         self.results.close()
-        if self._path != self._lines:
+        if self._path != self._lines and not _is_newer(self._path, self._lines):
             from raypool.cli.parquet_output import write_parquet  # noqa: PLC0415 - an extra
 
             write_parquet(self._lines, self._path)
@@ -222,6 +222,11 @@ def _lines_beside(output: Path) -> Path:
         return output
     import_pyarrow()
     return output.with_name(f"{output.name}.jsonl")
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    """Whether a file was written after another."""
+    return path.exists() and path.stat().st_mtime_ns > other.stat().st_mtime_ns
 
 
 def _open(path: Path) -> Output:

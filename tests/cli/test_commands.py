@@ -253,6 +253,7 @@ def test_run_of_tables_ends_when_its_budget_is_spent_and_goes_on_with_more(
     assert said[-1]["event"] == "summary"
     assert said[-1]["trouble"].startswith("the budget is spent")
     assert 0 < said[-1]["answered"] < 12
+    assert not (terminal.path / "out.parquet").exists()
 
     status, _, stderr = terminal.end(terminal.start(*options, "--budget-usd", "1", "--rpm", "6000"))
 
