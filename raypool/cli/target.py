@@ -184,6 +184,8 @@ class Target:
                 Path(f"{self.ledger}{suffix}").unlink(missing_ok=True)
 
     def _start_over(self, is_stdout: bool) -> list[str]:
+        if self.ledger is not None and "://" in self.ledger:
+            raise Problem("--restart keeps files under other names; choose another --ledger")
         paths = [] if self.ledger is None else [Path(self.ledger)]
         if not is_stdout:
             if self._lines.is_file():
