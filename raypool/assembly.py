@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 import cloudpickle
@@ -13,15 +14,18 @@ import cloudpickle
 from raypool.accounts import Accounts
 from raypool.capacity.budget import BudgetBook, Cost
 from raypool.capacity.gates import Gates
+from raypool.capacity.standstill import Standstill
 from raypool.clock import Clock
 from raypool.config import PoolConfig
 from raypool.crew import Crew, await_ready
 from raypool.desk import Desks
 from raypool.errors import LedgerError, PoolStartError
+from raypool.fingerprints import Fingerprints
 from raypool.governor_link import GovernorLinks
 from raypool.group_commit import GroupCommit
 from raypool.hedger import Hedger
 from raypool.hedging import Hedging
+from raypool.in_flight import count_in_flight
 from raypool.intake import Intake
 from raypool.joining import Joining
 from raypool.leaving import Leaving
@@ -65,6 +69,7 @@ class Parts:
     book: BudgetBook
     intake: Intake
     sender: Sender
+    recorder: Recorder
     listening: Listening
     scaler: Scaler
     overview: Overview
@@ -83,6 +88,7 @@ class Assembly:
     naming: Naming
     crew: Crew
     epoch: int
+    _tally: Tally
 
     def __init__(
         self,
@@ -107,6 +113,7 @@ class Assembly:
         self._clock = clock
         self._governors = GovernorLinks(clock, on_lease)
         self._desks = Desks(clock)
+        self._fingerprints = Fingerprints()
         self._broadcast = Broadcast(clock, config.name)
         self.links: dict[str, WorkerLink] = {}
 
@@ -127,13 +134,24 @@ class Assembly:
             parts = self._join(ledger)
             if self._goes_on:
                 await self._rejoining(parts).take_over(rejoined)
+            await count_in_flight(
+                parts.ledger,
+                parts.scheduler,
+                parts.gates,
+                parts.book,
+                self._tally,
+                present=rejoined,
+            )
             await _resume(parts)
             parts.scaler.begin()
-        except BaseException:
+        except BaseException as error:
             await self._governors.close()
             for link in self.links.values():
                 link.kill()
-            ledger.close()
+            with suppress(LedgerError):
+                ledger.close()
+            if isinstance(error, LedgerError):
+                raise PoolStartError(str(error)) from error
             raise
         return parts
 
@@ -142,7 +160,11 @@ class Assembly:
         ledger = SqliteLedger(
             config.ledger or config.temporary_ledger, temporary=config.ledger is None
         )
-        ledger.set_meta(POOL_NAME, self._config.name)
+        try:
+            ledger.set_meta(POOL_NAME, self._config.name)
+        except BaseException:
+            ledger.close()
+            raise
         return ledger
 
     def _open_crew(self, ledger: Ledger) -> None:
@@ -186,16 +208,19 @@ class Assembly:
     def _join(self, ledger: Ledger) -> Parts:
         config = self._config
         totals = ledger.totals()
-        tally = Tally(totals)
+        tally = self._tally = Tally(totals)
         kept, told = totals.extra, totals.usage.total_tokens
         spent = Cost.of(totals.cost_usd + kept.kept_usd, told + kept.kept_tokens)
         budget = kept_budget(ledger, config.budget) if self._goes_on else config.budget
         book = BudgetBook(budget, spent)
         book.on_kept = tally.keep
-        gates = self._new_gates(book)
+        standstill = Standstill()
+        gates = self._new_gates(book, standstill)
         scheduler = self._new_scheduler(gates)
         commits = GroupCommit(ledger)
-        recorder = Recorder(commits, scheduler, self._desks, tally, self._broadcast)
+        recorder = Recorder(
+            commits, scheduler, self._desks, tally, self._broadcast, standstill=standstill
+        )
         sender = Sender(
             scheduler,
             self.links,
@@ -205,7 +230,15 @@ class Assembly:
             broadcast=self._broadcast,
             clock=self._clock,
         )
-        intake = Intake(commits, scheduler, self._desks, self._broadcast, totals.last_number)
+        intake = Intake(
+            commits,
+            scheduler,
+            self._desks,
+            self._broadcast,
+            last_number=totals.last_number,
+            fingerprints=self._fingerprints,
+            deaths=ledger.deaths(),
+        )
         sender.adopt = intake.adopt
         listening = Listening(self.links, self._broadcast)
         handler_thread = self._begin_telemetry(scheduler.roster)
@@ -219,6 +252,7 @@ class Assembly:
             book=book,
             scaler=scaler,
             tally=tally,
+            recorder=recorder,
         )
         return Parts(
             links=self.links,
@@ -232,12 +266,13 @@ class Assembly:
             book=book,
             intake=intake,
             sender=sender,
+            recorder=recorder,
             listening=listening,
             scaler=scaler,
             overview=overview,
         )
 
-    def _new_gates(self, book: BudgetBook) -> Gates:
+    def _new_gates(self, book: BudgetBook, standstill: Standstill) -> Gates:
         config = self._config
         return Gates(
             book,
@@ -246,6 +281,8 @@ class Assembly:
             has_memory=config.memory == "worker",
             new_share=self._governors.share,
             tell=self._broadcast.emit,
+            retry=config.retry,
+            standstill=standstill,
         )
 
     def _new_scheduler(self, gates: Gates) -> Scheduler:
@@ -271,7 +308,9 @@ class Assembly:
         role = self.naming.role_of(name)
         settings = self._config.by_role[role]
         window = functools.partial(Window, settings.concurrency, settings.mailbox_limit)
-        gate = gates.of(role, self.links[name].terms, settings.rate_limit)
+        terms = self.links[name].terms
+        self._fingerprints.know(role, terms.answers)
+        gate = gates.of(role, terms, settings.rate_limit)
         return WorkerRecord(name, role, window, gate)
 
     def _new_hedger(self, scheduler: Scheduler, tally: Tally) -> Hedger:

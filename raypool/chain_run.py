@@ -293,6 +293,8 @@ class ChainRuns:
             return not chain.is_cancelled
         if result.verdict == "refused":
             return chain.work.may_wait
+        if result.verdict == "unreachable":
+            return chain.work.may_miss
         return result.verdict == "transient" and chain.attempt < self._rules.max_attempts
 
     async def _pause(self, chain: Chain, result: Failure | Pause) -> Outcome:

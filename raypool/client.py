@@ -17,7 +17,7 @@ import ray
 import uuid_utils
 
 from raypool.barrier import Barrier
-from raypool.errors import PoolFull, PoolStopped, RaypoolError, WaitTimeout
+from raypool.errors import LedgerError, PoolFull, PoolStopped, RaypoolError, WaitTimeout
 from raypool.future import TaskFuture
 from raypool.messages import (
     Delivery,
@@ -388,7 +388,11 @@ class Client:
             for _, future in piece:
                 future.cut_text()
             asked = [(ticket, future.id) for ticket, future in piece]
-            self._resolve(decode_deliveries(self.call("watch_all", self._id, asked)))
+            try:
+                deliveries = decode_deliveries(self.call("watch_all", self._id, asked))
+            except LedgerError as error:
+                deliveries = [Delivery(one, None, ledger_error=str(error)) for one, _ in asked]
+            self._resolve(deliveries)
 
     def _hand_over(self, texts: list[TicketText]) -> None:
         for one in texts:

@@ -21,6 +21,7 @@ from raypool.messages import (
     PoolInfo,
     Receipt,
     Refusal,
+    Stopped,
     Submission,
     Unfinished,
     decode_submissions,
@@ -223,7 +224,6 @@ class Dispatcher:
             if not waiting.done():
                 return parts.overview.unfinished_up_to(last)
             await waiting
-            await parts.ledger.record([])
         finally:
             waiting.cancel()
             stopped.cancel()
@@ -322,8 +322,8 @@ class Dispatcher:
         if self._stopping.has_begun:
             raise self._has_stopped()
 
-    async def stop(self, drain: bool, grace: float) -> int:
-        """Stop the pool and end its workers; how many tasks are left unfinished.
+    async def stop(self, drain: bool, grace: float) -> Stopped:
+        """Stop the pool and end its workers; what is left unfinished.
 
         With `drain` every accepted task is finished first; otherwise running turns have
         `grace` seconds. A later call with neither ends the wait of an earlier one.

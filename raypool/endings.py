@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from raypool.messages import Answer, Failure
-from raypool.records import Ending, EndState, StoredCause
+from raypool.records import Death, Ending, EndState, StoredCause
 from raypool.task_record import TaskRecord
 
 
@@ -44,6 +46,17 @@ def of_failure(failure: Failure) -> dict[str, Any]:
 def of_death(why: str) -> StoredCause:
     """The cause of a task whose workers have died."""
     return StoredCause("WorkerDied", "WorkerDied", why)
+
+
+def of_deaths(deaths: Sequence[Death]) -> StoredCause:
+    """The cause of a task that its workers have died of, with what is known of each."""
+    lines = [f"{_utc(one.died_at)} worker {one.worker!r} died: {one.reason}" for one in deaths]
+    count = f"{len(deaths)} workers have" if len(deaths) > 1 else "its worker has"
+    return of_death("\n".join([f"{count} died with the task:", *lines]))
+
+
+def _utc(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
 
 
 def of_bad_routing(policy: object, kind: str, why: str, text: str = "") -> StoredCause:

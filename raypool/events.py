@@ -13,14 +13,18 @@ import msgspec
 from raypool.provider_limits import ProviderLimits
 from raypool.usage import Usage
 
-Verdict: TypeAlias = Literal["refused", "transient", "invalid", "fatal"]
+Verdict: TypeAlias = Literal["refused", "unreachable", "transient", "invalid", "fatal"]
 """What a backend's error means for the task and for the pool.
 
 `refused`: there is no capacity now (429, 529); waited for, not an attempt.
+`unreachable`: nobody answers there (connection refused, no such host); waited for, likewise.
 `transient`: the same request may succeed (5xx, a connection cut); another attempt.
 `invalid`: this request can never succeed (400); the task fails, others go on.
 `fatal`: no request can succeed (a bad key, an unknown model); the task fails.
 """
+
+AWAITED: frozenset[Verdict] = frozenset({"refused", "unreachable"})
+"""Verdicts that are waited for: what they end was no attempt."""
 
 
 class TextEvent(msgspec.Struct, frozen=True, tag="text", tag_field="type"):

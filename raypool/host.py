@@ -13,8 +13,9 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from raypool.agent import AgentStart
+from raypool.events import AWAITED
 from raypool.mailbox import Letter, Mailbox, Parcel, Wish
-from raypool.messages import Assignment, HeldTask, Notice, Outcome, Rejoined
+from raypool.messages import Assignment, Failure, HeldTask, Notice, Outcome, Rejoined
 from raypool.outbox import Envelope, Outbox
 from raypool.reported import Reported
 from raypool.turns import FAREWELL_SECONDS, TurnEngine
@@ -30,6 +31,7 @@ OUTCOMES_UNDER_WAY = 20_000
 STUCK_SECONDS = 5.0
 GUARD_SECONDS = 0.5
 LAST_WORDS_SECONDS = 0.5
+UNREACHABLE_SECONDS = 1.0
 
 
 class AgentHost:
@@ -401,8 +403,8 @@ class AgentHost:
     def _report(self, parcel: Parcel, outcome: Outcome) -> None:
         self._tell(parcel.envelope, outcome)
         failure = outcome.failure
-        if failure is not None and failure.verdict == "refused" and failure.retry_after:
-            self._hold_for(failure.retry_after)
+        if failure is not None and (seconds := _pause_after(failure)):
+            self._hold_for(seconds)
         if outcome.answer is not None or not _may_come_again(outcome):
             self._reported.note(parcel.work, outcome)
 
@@ -514,5 +516,12 @@ def _may_come_again(outcome: Outcome) -> bool:
     """Whether the task may be sent here once more."""
     failure = outcome.failure
     return (outcome.is_returned or outcome.is_paused) or (
-        failure is not None and failure.verdict in ("refused", "transient")
+        failure is not None and (failure.verdict in AWAITED or failure.verdict == "transient")
     )
+
+
+def _pause_after(failure: Failure) -> float:
+    """For how long nothing begins after a failure; by then the dispatcher has it called back."""
+    if failure.verdict == "unreachable":
+        return UNREACHABLE_SECONDS
+    return (failure.retry_after or 0.0) if failure.verdict == "refused" else 0.0

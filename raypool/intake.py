@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import msgspec
 
 from raypool.desk import Desks
 from raypool.errors import InvalidTask, LedgerError
+from raypool.fingerprints import Fingerprints
 from raypool.group_commit import GroupCommit
 from raypool.kept_types import KeptTypes
 from raypool.ledger import KnownTask
 from raypool.messages import Delivery, HeldTask, Outcome, Receipt, Refusal, Submission
 from raypool.recorder import Ended
-from raypool.records import AcceptedTask, Ending
+from raypool.records import AcceptedTask, Death, Ending
 from raypool.roster import WorkerRecord
 from raypool.scheduler import Scheduler
 from raypool.task_record import TaskRecord
 from raypool.telemetry import Broadcast
+
+logger = logging.getLogger(__name__)
 
 
 class Intake:
@@ -33,7 +43,10 @@ class Intake:
         scheduler: Scheduler,
         desks: Desks,
         broadcast: Broadcast,
+        *,
         last_number: int,
+        fingerprints: Fingerprints,
+        deaths: Iterable[Death] = (),
     ) -> None:
         self._ledger = ledger
         self._scheduler = scheduler
@@ -42,6 +55,11 @@ class Intake:
         self.types = KeptTypes(ledger)
         self.last_number = last_number
         self.last_assigned = last_number
+        self._fingerprints = fingerprints
+        fingerprints.on_change = self._restate_all
+        self._deaths: defaultdict[int, list[Death]] = defaultdict(list)
+        for death in deaths:
+            self._deaths[death.number].append(death)
 
     async def accept(
         self, client: str, submissions: list[Submission], types: Mapping[str, bytes] = {}
@@ -88,18 +106,20 @@ class Intake:
     async def adopt(self, worker: WorkerRecord, outcome: Outcome) -> Ended | None:
         """Accept the task that an agent has asked for and run by itself.
 
-        One that is paused goes into line for its agent, who runs it once there is capacity.
+        It is kept, and this waits, while the ledger cannot be written. One that is paused goes
+        into line for its agent, who runs it once there is capacity.
         Returns it when it ended at once, because the agent is gone.
 
         Raises:
-            LedgerError: it cannot be committed; its outcome is lost.
+            LedgerError: it was not committed up to the end; its outcome is lost.
         """
         asked = outcome.asked
         assert asked is not None
         only = worker.name if outcome.is_paused else None
         task = AcceptedTask(outcome.number, asked.id, asked.prompt, worker.role, worker=only)
+        task = msgspec.structs.replace(task, fingerprint=self._fingerprints.of(task))
         record = TaskRecord(task)
-        await self._ledger.accept([task])
+        await self._ledger.accept([task], is_kept=True)
         if not outcome.is_paused:
             self._scheduler.adopt(worker, record)
             return None
@@ -143,6 +163,7 @@ class Intake:
                 continue
             record = TaskRecord(task)
             record.tries.attempts = one.attempt - 1
+            record.outlive(self._deaths.pop(task.number, ()))
             if task.session is not None:
                 self._scheduler.sessions.add(task.session, turns[task.session])
             self._scheduler.take_over(worker, record, is_kept=is_kept)
@@ -152,10 +173,10 @@ class Intake:
 
     def _resume(self, tasks: list[AcceptedTask], turns: dict[str, int]) -> list[Ended]:
         ended = []
-        for task in tasks:
-            if self._scheduler.get(task.id) is not None:
-                continue
-            record = TaskRecord(task)
+        records = [TaskRecord(one) for one in tasks if self._scheduler.get(one.id) is None]
+        self._restate(records)
+        for record in records:
+            record.outlive(self._deaths.pop(record.number, ()))
             self._scheduler.reserve(record)
             ending = self._assign(record, turns)
             if ending is not None:
@@ -165,8 +186,9 @@ class Intake:
     def _join(
         self, client: str, submission: Submission, record: TaskRecord, receipt: Receipt
     ) -> None:
-        if not _is_same(record.task, submission):
-            receipt.refusals.append(_refuse_other_question(submission))
+        differing = self._fingerprints.differences(record.task, submission, has_ended=False)
+        if differing:
+            receipt.refusals.append(_refuse_other_question(submission, differing))
             return
         record.watchers.append((client, submission.ticket))
         record.streams = record.streams or submission.stream
@@ -222,6 +244,7 @@ class Intake:
             submission.tenant,
             submission.hedge_after,
             submission.race,
+            self._fingerprints.of(submission),
         )
         record = TaskRecord(task)
         record.streams = submission.stream
@@ -260,13 +283,14 @@ class Intake:
     ) -> list[Ended]:
         """Leave an id to the task that the ledger has under it, with all who wait for it."""
         self._release(record)
-        is_same = _is_same(found.task, submission)
-        watchers = record.watchers if is_same else record.watchers[1:]
+        has_ended = found.ending is not None
+        differing = self._fingerprints.differences(found.task, submission, has_ended=has_ended)
+        watchers = record.watchers[1:] if differing else record.watchers
         worker, ended = self._hand_over(watchers, found, turns)
-        if is_same:
-            receipt.workers.append((submission.ticket, worker))
+        if differing:
+            receipt.refusals.append(_refuse_other_question(submission, differing))
         else:
-            receipt.refusals.append(_refuse_other_question(submission))
+            receipt.workers.append((submission.ticket, worker))
         return ended
 
     def _hand_over(
@@ -285,6 +309,23 @@ class Intake:
         record.watchers += watchers
         return record.worker, ended
 
+    def _restate_all(self) -> None:
+        """What answers has become known, and tasks may have come before that."""
+        self._restate(self._scheduler.records())
+
+    def _restate(self, records: Iterable[TaskRecord]) -> None:
+        """Have tasks that have not ended asked of the models that there are now."""
+        restated: dict[int, bytes] = {}
+        for record in records:
+            fingerprint = self._fingerprints.of(record.task)
+            if fingerprint and fingerprint != record.task.fingerprint:
+                record.task = msgspec.structs.replace(record.task, fingerprint=fingerprint)
+                restated[record.number] = fingerprint
+        if restated:
+            with suppress(LedgerError):
+                kept = self._ledger.write(lambda ledger: ledger.restate(restated))
+                kept.add_done_callback(_log_failure)
+
     def _release(self, record: TaskRecord) -> None:
         if self._scheduler.get(record.task.id) is record:
             self._scheduler.forget(record)
@@ -299,23 +340,18 @@ class Intake:
                 self._desks.put(client, Delivery(ticket, None, ledger_error=why))
 
 
-def _is_same(task: AcceptedTask, submission: Submission) -> bool:
-    return (
-        task.prompt == submission.prompt
-        and task.role == submission.role
-        and task.session == submission.session
-        and task.output_type == submission.output_type
-    )
+def _log_failure(kept: asyncio.Future[Any]) -> None:
+    if not kept.cancelled() and (error := kept.exception()) is not None:
+        logger.warning("the ledger does not know which model its tasks are asked of now: %s", error)
 
 
 def _refuse_unwritable(submission: Submission, why: str) -> Refusal:
     return Refusal(submission.ticket, LedgerError.__name__, why)
 
 
-def _refuse_other_question(submission: Submission) -> Refusal:
+def _refuse_other_question(submission: Submission, differing: list[str]) -> Refusal:
     message = (
-        f"the ledger has a task {submission.id!r} with another prompt, role, session or "
-        "output type; "
-        "give this one another id"
+        f"the ledger has a task {submission.id!r} with another {' and '.join(differing)}; "
+        "give this one another id, or the pool another ledger"
     )
     return Refusal(submission.ticket, InvalidTask.__name__, message)

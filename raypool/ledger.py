@@ -3,7 +3,7 @@
 A ledger is plain and synchronous. One thread may write while another reads; a read sees what was
 committed before it began. Every method raises `LedgerError`, and nothing else, when the database
 fails: the message says what happened to which ledger and what to do. A write that raised has left
-nothing behind, and may be tried again.
+nothing behind, and may be tried again; one that raised `Unfit` would raise it again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from raypool.records import AcceptedTask, Ending
+from raypool.errors import LedgerError
+from raypool.records import AcceptedTask, Death, Ending
 from raypool.usage import Usage
 
 POOL_NAME = "pool_name"
@@ -32,6 +33,10 @@ BUDGET = "budget"
 
 EPOCH = "epoch"
 """The `meta` key of how many dispatchers have worked with it."""
+
+
+class Unfit(LedgerError):
+    """Raised when the ledger works, and what was to be written can never be."""
 
 
 class KnownTask(msgspec.Struct, frozen=True):
@@ -60,6 +65,18 @@ class EndedTask(msgspec.Struct, frozen=True):
     ending: Ending
 
 
+class SentTask(msgspec.Struct, frozen=True):
+    """An unfinished task that a worker may have begun.
+
+    Attributes:
+        task: as it was accepted.
+        worker: the number of the worker that it was sent to.
+    """
+
+    task: AcceptedTask
+    worker: int
+
+
 class Extra(msgspec.Struct, frozen=True, kw_only=True):
     """What was spent in vain, or is in no task's ending.
 
@@ -71,6 +88,7 @@ class Extra(msgspec.Struct, frozen=True, kw_only=True):
         kept_usd: what a budget counts beside all that, for attempts that may have cost more
             than anybody was told.
         kept_tokens: likewise.
+        maybe_billed: turns that were cut short by the death of their worker or of the pool.
     """
 
     turns: int = 0
@@ -79,6 +97,7 @@ class Extra(msgspec.Struct, frozen=True, kw_only=True):
     usage_usd: float = 0.0
     kept_usd: float = 0.0
     kept_tokens: int = 0
+    maybe_billed: int = 0
 
     def __add__(self, other: Extra) -> Extra:
         return Extra(
@@ -88,10 +107,37 @@ class Extra(msgspec.Struct, frozen=True, kw_only=True):
             usage_usd=self.usage_usd + other.usage_usd,
             kept_usd=self.kept_usd + other.kept_usd,
             kept_tokens=self.kept_tokens + other.kept_tokens,
+            maybe_billed=self.maybe_billed + other.maybe_billed,
         )
 
 
 NO_EXTRA = Extra()
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """What has happened to tasks that have not ended.
+
+    Attributes:
+        sent: by number, the number of the worker that may begin it from now on, so that its turn
+            may be billed; `None`: it was not begun, or what that may have cost is counted.
+        deaths: workers that have died with one.
+    """
+
+    sent: Mapping[int, int | None] = {}
+    deaths: Sequence[Death] = ()
+
+
+NO_PROGRESS = Progress()
+
+
+def together(parts: Sequence[Progress]) -> Progress:
+    """All of `parts`, in their order."""
+    if not parts:
+        return NO_PROGRESS
+    sent: dict[int, int | None] = {}
+    for part in parts:
+        sent.update(part.sent)
+    return Progress(sent=sent, deaths=[death for part in parts for death in part.deaths])
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,10 +176,12 @@ class Ledger(Protocol):
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
         extra: Extra = NO_EXTRA,
+        progress: Progress = NO_PROGRESS,
     ) -> dict[int, KnownTask]:
         """Accept `tasks`, record `endings`, keep `snapshots`: in one transaction, all or nothing.
 
-        `extra` is added to that of the totals.
+        `extra` is added to that of the totals. `progress` is written after the tasks and before
+        the endings.
         `snapshots` has JSON by worker; a worker's last one is kept. Endings and snapshots are
         written whatever their texts hold: what is not Unicode in them becomes U+FFFD.
 
@@ -192,7 +240,25 @@ class Ledger(Protocol):
     def requeue_failed(self) -> int:
         """Forget the endings of failed tasks, so that they are unfinished again; how many.
 
-        What they have cost stays in the totals.
+        What they have cost stays in the totals; the deaths that they have seen are forgotten.
+        """
+
+    @abstractmethod
+    def sent(self) -> list[SentTask]:
+        """The unfinished tasks that a worker may have begun, by number.
+
+        Takes as long as there are many of these, however many tasks there are.
+        """
+
+    @abstractmethod
+    def deaths(self, number: int | None = None) -> list[Death]:
+        """The deaths that were recorded of unfinished tasks, or of one task, in their order."""
+
+    @abstractmethod
+    def restate(self, fingerprints: Mapping[int, bytes]) -> None:
+        """Keep other fingerprints, by number, of tasks that are asked of another model now.
+
+        Those that have ended keep theirs.
         """
 
     @abstractmethod

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from queue import SimpleQueue
 from typing import NamedTuple, TypeAlias
 
-from raypool.errors import InvalidTask, UnknownRole
+from raypool.errors import InvalidTask, LedgerError, UnknownRole
 from raypool.future import TaskFuture
 from raypool.interruption import SIGNALS_RAISE
 from raypool.response import TaskResult
@@ -42,7 +42,7 @@ def map_tasks(
         for entry in _in_order(arrivals) if ordered else _as_they_come(arrivals):
             yield entry if isinstance(entry, TaskResult) else result_of(entry)
             feeder.finish(entry)
-    except SIGNALS_RAISE:
+    except (*SIGNALS_RAISE, LedgerError):
         feeder.close(cancels=False)
         raise
     finally:

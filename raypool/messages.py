@@ -60,6 +60,20 @@ class Receipt(msgspec.Struct, array_like=True):
     epoch: int = 0
 
 
+class Stopped(msgspec.Struct, frozen=True, array_like=True):
+    """Dispatcher to client: what a pool that has stopped leaves.
+
+    Attributes:
+        unfinished: accepted tasks without an ending in the ledger.
+        unrecorded: those of them that had ended, and whose end could not be recorded.
+        ledger_error: why that could not be.
+    """
+
+    unfinished: int
+    unrecorded: int = 0
+    ledger_error: str | None = None
+
+
 class Assignment(msgspec.Struct, frozen=True, array_like=True):
     """Dispatcher to worker: a task to run now, or as soon as a slot is free.
 
@@ -71,6 +85,7 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
         may_wait: a refusal of this attempt is waited for.
         exchanges: how many exchanges with the backend capacity is reserved for; the task pauses
             before the next one. `None`: as many as it takes.
+        may_miss: that this attempt cannot reach the provider is waited for.
     """
 
     number: int
@@ -86,6 +101,7 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     streams: bool = False
     may_wait: bool = True
     exchanges: int | None = None
+    may_miss: bool = True
 
 
 class Notice(msgspec.Struct, frozen=True, array_like=True):
@@ -315,6 +331,7 @@ class Terms(msgspec.Struct, frozen=True):
         overhead_tokens: about how many input tokens an exchange has beside the conversation:
             the system prompt and the tools.
         is_priced: what the model costs is known.
+        backend: the name of the backend's class.
     """
 
     provider: str = ""
@@ -323,6 +340,12 @@ class Terms(msgspec.Struct, frozen=True):
     max_tokens: int | None = None
     overhead_tokens: int = 0
     is_priced: bool = False
+    backend: str = ""
+
+    @property
+    def answers(self) -> str:
+        """What answers: the model, or where nobody knows one the backend, by name."""
+        return self.model or self.backend
 
 
 class HeldTask(msgspec.Struct, frozen=True, array_like=True):

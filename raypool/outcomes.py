@@ -9,7 +9,7 @@ import cloudpickle
 import msgspec
 
 from raypool import errors
-from raypool.backends.faults import error_event
+from raypool.backends.faults import error_event, words_of
 from raypool.chain import Chain
 from raypool.errors import Cause, TaskFailed
 from raypool.events import (
@@ -153,7 +153,7 @@ def _broken_contract(message: str) -> Failure:
 
 def _message(error: BaseException) -> str:
     try:
-        return str(error)
+        return words_of(error)
     except Exception as failure:  # noqa: BLE001 - an exception may be anything
         return f"its message cannot be read: {type(failure).__name__}"
 

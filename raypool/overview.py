@@ -11,6 +11,7 @@ from raypool.group_commit import GroupCommit
 from raypool.link import WorkerLink
 from raypool.messages import Found, Unfinished, WorkerReport
 from raypool.naming import number_of
+from raypool.recorder import Recorder
 from raypool.roster import WorkerRecord
 from raypool.scaling import Scaler
 from raypool.scheduler import Scheduler
@@ -34,6 +35,7 @@ class Overview:
         book: BudgetBook,
         scaler: Scaler,
         tally: Tally,
+        recorder: Recorder,
     ) -> None:
         self._name = name
         self._links = links
@@ -43,6 +45,7 @@ class Overview:
         self._book = book
         self._scaler = scaler
         self._tally = tally
+        self._recorder = recorder
 
     async def status(self) -> PoolStatus:
         """The pool as it is now; every worker is asked."""
@@ -51,11 +54,12 @@ class Overview:
         reports = await asyncio.gather(*(link.status() for link in links))
         workers = list(map(_worker_status, present, reports))
         running = sum(worker.running for worker in workers)
-        tally = self._tally
+        tally, kept = self._tally, self._recorder.kept
         return PoolStatus(
             name=self._name,
-            queued=max(0, self._scheduler.unfinished - running),
+            queued=max(0, self._scheduler.unfinished - running - kept),
             running=running,
+            unrecorded=kept,
             completed=tally.ended["completed"],
             failed=tally.ended["failed"],
             cancelled=tally.ended["cancelled"],
@@ -65,6 +69,7 @@ class Overview:
             unpriced=tally.unpriced,
             extra_turns=tally.extra_turns,
             extra_cost_usd=tally.extra_cost_usd,
+            maybe_billed=tally.maybe_billed,
             workers=workers,
             scaling=self._scaler.why,
             blocked=self._gates.why,
@@ -74,7 +79,7 @@ class Overview:
 
     async def find(self, record: TaskRecord) -> Found:
         """A task that has not ended, as it is now."""
-        state: State = "queued"
+        state: State = "running" if record.has_ended else "queued"
         worker = self._scheduler.roster.get(record.worker)
         if worker is not None and record.number in worker.held:
             report = await self._links[worker.name].status()

@@ -94,9 +94,11 @@ class Places:
 
     def leave(self, record: TaskRecord) -> WorkerRecord | None:
         """Take a task that has ended from where it waits; the worker whose it was."""
+        worker = self._roster.get(record.worker)
         if record.line is not None:
             record.line.discard(record)
-        worker = self._roster.get(record.worker)
+            if worker is not None:
+                self._ready.mark(worker)
         self._stop_waiting(record, worker)
         if worker is not None:
             worker.unfinished -= 1
@@ -138,6 +140,7 @@ class Places:
                     self.line_up(worker, record)
                 else:
                     unplaced.append(self.place(record))
+                self._ready.mark(peer)
         return [one for one in unplaced if one is not None]
 
     def _clear(self, worker: WorkerRecord) -> list[TaskRecord]:

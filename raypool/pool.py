@@ -21,7 +21,7 @@ from raypool.config import Autoscale, Budget, Price, RateLimit, RetryPolicy, che
 from raypool.connection import connect
 from raypool.errors import InvalidTask, PoolStartError, PoolStopped
 from raypool.interruption import GRACE_SECONDS, SIGNALS_RAISE, is_interruption
-from raypool.messages import PoolInfo
+from raypool.messages import PoolInfo, Stopped
 from raypool.names import find_dispatcher
 from raypool.payload import pack_routing
 from raypool.racing import Racing
@@ -202,6 +202,9 @@ class Pool(Racing):
         program. Futures that are unfinished then raise `PoolStopped`; in a named ledger
         their tasks stay queued, and a later start runs them. A second call does nothing,
         but one without `drain` and `grace` ends the wait of an earlier one.
+
+        While the ledger cannot be written, `drain` waits until it can; any other stop gives it
+        some seconds more than `grace`, and logs of how many tasks the answers were not recorded.
         """
         self._stop(drain, grace)
 
@@ -254,6 +257,7 @@ class Pool(Racing):
             UnknownWorker: the pool has no worker of that name.
             TypeError: JSON cannot hold the event.
         """
+        self._check_worker(worker)
         try:
             check_json(event, "an event")
         except InvalidTask as error:
@@ -270,6 +274,7 @@ class Pool(Racing):
         Raises:
             UnknownWorker: the pool has no worker of that name.
         """
+        self._check_worker(worker)
         interrupted: int = self._client.call("interrupt", worker)
         return interrupted
 
@@ -279,6 +284,7 @@ class Pool(Racing):
         Raises:
             UnknownWorker: the pool has no worker of that name.
         """
+        self._check_worker(worker)
         self._client.call("resume", worker)
 
     def set_budget(self, budget: Budget | None) -> None:
@@ -330,12 +336,14 @@ class Pool(Racing):
         try:
             client = self._client
             client.flush(None if drain else FLUSH_SECONDS)
-            unfinished: int = client.call("stop", drain, float(grace))
+            stopped: Stopped = client.call("stop", drain, float(grace))
         except PoolStopped:
             return 0
         client.end(str(self._stopped()))
         _owned.discard(self)
-        return unfinished
+        if stopped.unrecorded:
+            logger.error("%s", self._unrecorded_error(stopped))
+        return stopped.unfinished
 
     def _end_with_program(self, error: BaseException | None, *, stacklevel: int) -> None:
         """Stop, and warn of what is unfinished; `error` is what the program ends with.
@@ -360,6 +368,14 @@ class Pool(Racing):
     def _warn(self, unfinished: int, stacklevel: int) -> None:
         if unfinished:
             warnings.warn(self._unfinished_warning(unfinished), stacklevel=stacklevel + 1)
+
+    def _unrecorded_error(self, stopped: Stopped) -> str:
+        tasks = "1 task" if stopped.unrecorded == 1 else f"{stopped.unrecorded} tasks"
+        again = "; a start on the same ledger runs them again" if self._info.keeps_ledger else ""
+        return (
+            f"pool {self.name!r} stopped, and how {tasks} had ended could not be recorded{again}: "
+            f"{stopped.ledger_error}"
+        )
 
     def _unfinished_warning(self, unfinished: int) -> str:
         kept = (

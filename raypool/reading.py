@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import uuid_utils
 
-from raypool.errors import PoolStopped, RaypoolError, UnknownTask
+from raypool.errors import PoolStopped, RaypoolError, UnknownTask, UnknownWorker
 from raypool.future import TaskFuture
 from raypool.handle import Handle
 from raypool.messages import decode_ended, decode_found
@@ -19,6 +19,7 @@ from raypool.response import TaskResult, WorkerResults
 from raypool.status import PoolStatus
 from raypool.stream import Stream
 from raypool.telemetry import TelemetryEvent, decode_events
+from raypool.unicode import is_unicode
 from raypool.verdicts import result_of_found
 
 RESULTS_PAGE = 1_000
@@ -51,6 +52,7 @@ class Reading(Handle):
     def iter_results(self) -> Stream[TaskResult]:
         """Every task that has ended, in the order in which they ended, a page at a time.
 
+        Those whose end is recorded: one that is kept until the ledger can be written comes then.
         Works in `for` and in `async for`.
         """
         return Stream(self._pages())
@@ -61,6 +63,8 @@ class Reading(Handle):
         Raises:
             UnknownTask: the ledger has no task of that id.
         """
+        if not is_unicode(id):
+            raise self._unknown(id)
         self._client.flush()
         found = self._client.call("find", id)
         if found is None:
@@ -73,6 +77,8 @@ class Reading(Handle):
         Raises:
             UnknownTask: the ledger has no task of that id.
         """
+        if not is_unicode(id):
+            raise self._unknown(id)
         self._client.flush()
         future = self._client.watch(id)
         if future is None:
@@ -152,5 +158,10 @@ class Reading(Handle):
                 yield task_result(ended.task, ended.ending)
             after = page[-1].position
 
+    def _check_worker(self, worker: object) -> None:
+        """Raise `UnknownWorker` for what is no worker's name in any pool."""
+        if not is_unicode(worker):
+            raise UnknownWorker(f"pool {self.name!r} has no worker {worker!r:.600}")
+
     def _unknown(self, task_id: str) -> UnknownTask:
-        return UnknownTask(f"pool {self.name!r} knows no task {task_id!r}")
+        return UnknownTask(f"pool {self.name!r} knows no task {task_id!r:.600}")

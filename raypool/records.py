@@ -33,6 +33,7 @@ class AcceptedTask(msgspec.Struct, frozen=True):
         tenant: on whose account it is.
         hedge_after: when a second copy of it is started: seconds, or a percentile as `p95`.
         race: tasks with the same one run on different workers.
+        fingerprint: of what was asked, and of which model; empty where nobody took one.
     """
 
     number: int
@@ -48,6 +49,7 @@ class AcceptedTask(msgspec.Struct, frozen=True):
     tenant: str | None = None
     hedge_after: float | str | None = None
     race: str | None = None
+    fingerprint: bytes = b""
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -78,6 +80,22 @@ class StoredCause(msgspec.Struct, frozen=True):
     type: str
     message: str
     traceback: str = ""
+
+
+class Death(msgspec.Struct, frozen=True):
+    """A worker has died that had a task.
+
+    Attributes:
+        number: the task's number.
+        worker: the worker's name.
+        died_at: when that was noticed, in milliseconds since the epoch.
+        reason: what Ray says of it.
+    """
+
+    number: int
+    worker: str
+    died_at: int
+    reason: str
 
 
 class Ending(msgspec.Struct, frozen=True):

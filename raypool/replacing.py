@@ -58,7 +58,7 @@ class Replacer:
     async def _bring_back(self, worker: WorkerRecord) -> None:
         for wait in self._waits:
             await asyncio.sleep(wait)
-            link = None if worker.is_leaving else await self._start(worker.name)
+            link = None if worker.is_leaving else await self._start(worker)
             if worker.is_leaving:
                 self._drop(worker, link)
                 return
@@ -79,10 +79,11 @@ class Replacer:
             link.kill()
         self._sender.settled(self._scheduler.worker_gone(worker))
 
-    async def _start(self, name: str) -> WorkerLink | None:
+    async def _start(self, worker: WorkerRecord) -> WorkerLink | None:
         """A new process that is ready; `None` when there is none, and the log says why."""
+        name = worker.name
+        snapshot = await self._snapshot(worker)
         try:
-            snapshot = await self._ledger.read(lambda ledger: ledger.snapshot(name))
             link = await asyncio.to_thread(self._crew.start, name)
             await self._get_ready(name, link, snapshot)
         except (PoolStartError, LedgerError, WorkerGone, ValueError) as error:
@@ -92,6 +93,19 @@ class Replacer:
             logger.exception("worker %r did not come back", name)
             return None
         return link
+
+    async def _snapshot(self, worker: WorkerRecord) -> str | None:
+        """The state that its agent had; a ledger that cannot be read is waited for."""
+        was_told = False
+        while not worker.is_leaving:
+            try:
+                return await self._ledger.read(lambda ledger: ledger.snapshot(worker.name))
+            except LedgerError as error:
+                if not was_told:
+                    logger.warning("worker %r waits for its snapshot: %s", worker.name, error)
+                was_told = True
+            await asyncio.sleep(self._waits[-1])
+        return None
 
     async def _get_ready(self, name: str, link: WorkerLink, snapshot: str | None) -> None:
         try:

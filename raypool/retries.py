@@ -23,6 +23,9 @@ class Tries:
         earlier: attempts at the chain's other turns that have failed.
         refusals: how often the provider had no capacity, since the last attempt.
         refused_seconds: how long the task has waited for capacity in all.
+        unreached_since: since when it waits for a provider that cannot be reached, by the clock
+            that does not jump; `None` while it does not.
+        is_last_call: it has waited for that as long as it may, and is tried once more.
         deaths: how many workers have died that had the task.
     """
 
@@ -32,6 +35,8 @@ class Tries:
     refusals: int = 0
     refused_seconds: float = 0.0
     deaths: int = 0
+    unreached_since: float | None = None
+    is_last_call: bool = False
 
     @property
     def in_all(self) -> int:
@@ -41,12 +46,17 @@ class Tries:
     @property
     def was_tried(self) -> bool:
         """Whether a worker may keep something of it."""
-        return bool(self.in_all or self.refusals)
+        return bool(self.in_all or self.refusals or self.unreached_since is not None)
 
     @property
     def may_wait(self) -> bool:
         """Whether the task may be refused once more."""
         return self.refused_seconds < REFUSED_LIMIT_SECONDS
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether the task may find nobody once more."""
+        return not self.is_last_call
 
     def begin(self, turn: int) -> None:
         """Count attempts at that turn from now on, unless a later one was tried before.
@@ -72,12 +82,18 @@ class Retries:
             multiplier=policy.initial_seconds, max=policy.max_seconds
         )
 
-    def delay(self, tries: Tries, failure: Failure) -> float | None:
+    def delay(self, tries: Tries, failure: Failure, now: float = 0.0) -> float | None:
         """Count `failure` into `tries`; seconds until the next attempt, `None` for no more.
 
-        A wait that the provider asked for is never cut short.
+        A wait that the provider asked for is never cut short. For a provider that cannot be
+        reached the gate waits, which knows of the other tasks; the task's own wait is short.
         """
         tries.begin(failure.turn)
+        if failure.verdict == "unreachable":
+            if tries.unreached_since is None:
+                tries.unreached_since = now
+            return self._backoff(1) if tries.may_miss else None
+        tries.unreached_since, tries.is_last_call = None, False
         if failure.verdict == "refused":
             return self._after_refusal(tries, failure)
         tries.attempts += 1

@@ -90,15 +90,21 @@ class Scheduler:
         """How many unfinished tasks no worker has been given."""
         return len(self._backlog) + len(self._places.standing_by)
 
+    def records(self) -> Iterator[TaskRecord]:
+        """The tasks that have not ended, or have and their ending is not committed."""
+        return iter(self._records.values())
+
     def unfinished_up_to(self, number: int) -> dict[str | None, int]:
         """By worker, how much is unfinished that was accepted as `number` or before.
 
-        Those are tasks and notices; under `None`, the tasks that no worker has been given.
+        Those are tasks, also ended ones whose ending is not committed, and notices; under
+        `None`, the tasks that no worker has been given, or that one has ended who is gone.
         """
         counts: Counter[str | None] = Counter()
         for record in self._records.values():
-            if record.is_accepted and not record.has_ended and record.number <= number:
-                counts[record.worker] += 1
+            if record.is_accepted and record.number <= number:
+                worker = self.roster.get(record.worker)
+                counts[None if worker is None else worker.name] += 1
         for worker in self.roster:
             counts[worker.name] += sum(1 for _ in _notices_up_to(worker, number))
         return dict(+counts)
@@ -132,6 +138,7 @@ class Scheduler:
     def assign(self, record: TaskRecord) -> Ending | None:
         """Give a committed task to a worker; its ending when nobody can have it."""
         record.is_accepted = True
+        self._note_deaths(record)
         self._rivals.enter(record)
         if record.is_cancelled:
             return self._settling.end(record, "cancelled")
@@ -174,6 +181,7 @@ class Scheduler:
         """
         self.reserve(record)
         record.is_accepted = True
+        self._note_deaths(record)
         self._rivals.enter(record)
         if record.task.session is not None:
             self.sessions.enter(record)
@@ -296,7 +304,7 @@ class Scheduler:
         held = [record for number in numbers if (record := let_go(worker, number))]
         self.roster.sort()
         decided = [
-            self._settling.died(record, why, was_running=place < worker.concurrency)
+            self._settling.died(worker.name, record, why, was_running=place < worker.concurrency)
             for place, record in enumerate(held)
         ]
         unplaced = self._places.redistribute([worker])
@@ -367,6 +375,11 @@ class Scheduler:
         """Whether a task accepted as `number` or before waits that no worker has been given."""
         standing_by = self._places.standing_by
         return self._backlog.has_up_to(number) or any(one <= number for one in standing_by)
+
+    def _note_deaths(self, record: TaskRecord) -> None:
+        """Have a task that workers have died with, in an earlier run, go apart here too."""
+        if record.deaths:
+            self._dealing.outlived.add(record.number)
 
     def _idle(self) -> list[WorkerRecord]:
         return [worker for worker in self.roster if not worker.takes_tasks]

@@ -14,7 +14,9 @@ from raypool.capacity.gate import Gate
 from raypool.clock import Clock
 from raypool.desk import Desks
 from raypool.errors import LedgerError, UnknownWorker
+from raypool.events import AWAITED
 from raypool.hedger import Hedger
+from raypool.ledger import Progress
 from raypool.link import WorkerGone, WorkerLink
 from raypool.messages import Batch, Notice, Outcome, Piece
 from raypool.recorder import Ended, Recorder
@@ -55,6 +57,8 @@ class Sender:
         self._recorder = recorder
         self._hedger = hedger
         hedger.send = self._begin_to_send
+        recorder.on_failure = self._call_all_back
+        recorder.on_recovery = lambda: self.pump(scheduler.roster)
         self._desks = desks
         self._broadcast = broadcast
         self._clock = clock
@@ -162,7 +166,7 @@ class Sender:
                 self.begin(self._send_notice(worker, record))
 
     async def finish_up_to(self, number: int) -> None:
-        """Return when every task accepted as `number` or before has ended.
+        """Return when every task accepted as `number` or before has ended, and that is recorded.
 
         Each worker is asked once it has been sent the last of them, and answers when it
         has finished.
@@ -175,6 +179,7 @@ class Sender:
                 self._moved.clear()
                 await self._moved.wait()
             else:
+                await self._recorder.settle()
                 return
 
     async def recall(self, worker: WorkerRecord) -> None:
@@ -188,6 +193,7 @@ class Sender:
             self._lose(worker, link, error)
             return
         self._hedger.returned(worker, recalled)
+        self._take_back(number for number in recalled if number in worker.held)
         self.settled(self._scheduler.take_back(worker, recalled))
 
     async def finish(self, worker: WorkerRecord) -> None:
@@ -240,7 +246,34 @@ class Sender:
     async def _send(self, worker: WorkerRecord, records: list[TaskRecord]) -> None:
         link = self._links[worker.name]
         assignments = [record.assignment() for record in records]
-        await self._hear_out(worker, link, link.send(assignments))
+        if await self._may_begin(worker, link, [one.number for one in assignments]):
+            await self._hear_out(worker, link, link.send(assignments))
+
+    async def _may_begin(self, worker: WorkerRecord, link: WorkerLink, numbers: list[int]) -> bool:
+        """Have the ledger know what may cost money from now on; whether it is to be sent still.
+
+        While the ledger cannot be written nothing is sent.
+        """
+        is_noted = False
+        while not is_noted and self._is_there(worker, link):
+            try:
+                await self._recorder.note_sent(worker.name, numbers)
+                is_noted = True
+            except LedgerError as error:
+                logger.warning("nothing is sent to worker %r for now: %s", worker.name, error)
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+        if is_noted and self._is_closed:
+            self._take_back(numbers)
+        return is_noted and self._is_there(worker, link)
+
+    def _is_there(self, worker: WorkerRecord, link: WorkerLink) -> bool:
+        return not self._is_closed and worker.is_healthy and link is self._links.get(worker.name)
+
+    def _take_back(self, numbers: Iterable[int]) -> None:
+        """Have the ledger know that these tasks were not begun."""
+        sent = dict.fromkeys(numbers)
+        if sent:
+            self.begin(self._recorder.note(Progress(sent=sent)))
 
     async def _hear_out(
         self, worker: WorkerRecord, link: WorkerLink, batches: AsyncIterator[Batch]
@@ -306,8 +339,9 @@ class Sender:
         link, settled_otherwise = self._links.get(worker.name), []
         snapshots: dict[str, str] = {}
         took_tasks = worker.takes_tasks
-        is_refused = any(map(_is_refused, outcomes))
-        was_open = is_refused and worker.gate.is_wide_open
+        is_awaited = any(map(_is_awaited, outcomes))
+        was_open = is_awaited and worker.gate.is_wide_open
+        self._take_back(one.number for one in outcomes if _cost_nothing(worker, one))
         for outcome in outcomes:
             settled = self._scheduler.settle(worker, outcome)
             self._hedger.settled(worker, outcome, settled)
@@ -341,6 +375,11 @@ class Sender:
         for worker in self._scheduler.roster:
             if worker.gate is gate and worker.is_healthy and worker.held:
                 self.begin(self._call_back(worker, worker.sent))
+
+    def _call_all_back(self) -> None:
+        """Have nothing start that was sent ahead: what would come of it could not be kept."""
+        for gate in {worker.gate for worker in self._scheduler.roster}:
+            self._call_back_from(gate)
 
     async def _call_back(self, worker: WorkerRecord, count: int) -> None:
         link = self._links[worker.name]
@@ -377,8 +416,7 @@ class Sender:
             return
         link.kill()
         self._hedger.lost(worker)
-        why = f"worker {worker.name!r} died: {error}"
-        held = len(worker.held)
+        held = [(one, len(one.deaths)) for one in worker.held.values()]
         dropped = self._scheduler.blame_notice(worker)
         if dropped is not None:
             logger.error(
@@ -387,14 +425,19 @@ class Sender:
                 worker.name,
             )
         is_coming_back = self._may_come_back(worker)
-        decided = self._scheduler.worker_died(worker, why, is_coming_back=is_coming_back)
+        decided = self._scheduler.worker_died(worker, str(error), is_coming_back=is_coming_back)
         self._broadcast.emit(
             "worker.died",
             worker=worker.name,
             role=worker.role,
             reason=type(error).__name__,
-            held=held,
+            held=len(held),
         )
+        deaths = [one.deaths[-1] for one, earlier in held if len(one.deaths) > earlier]
+        self._recorder.cut_short(min(len(held), worker.concurrency))
+        if held:
+            sent = {one.number: None for one, _ in held if one.original is None}
+            self.begin(self._recorder.note(Progress(sent=sent, deaths=deaths)))
         self.settled(decided)
 
     def _may_come_back(self, worker: WorkerRecord) -> bool:
@@ -455,7 +498,7 @@ class Sender:
     def _tell_of_delay(self, worker: WorkerRecord, delayed: Delayed) -> None:
         failure = delayed.failure
         about = {"worker": worker.name, "role": worker.role, "task": delayed.record.task.id}
-        if failure.verdict == "refused":
+        if failure.verdict in AWAITED:
             self._broadcast.emit(
                 "limit.refused", **about, error_type=failure.type, wait_seconds=delayed.seconds
             )
@@ -497,8 +540,18 @@ async def _first_of(asking: Coroutine[Any, Any, None], moving: Coroutine[Any, An
         move.cancel()
 
 
-def _is_refused(outcome: Outcome) -> bool:
-    return outcome.failure is not None and outcome.failure.verdict == "refused"
+def _cost_nothing(worker: WorkerRecord, outcome: Outcome) -> bool:
+    """Whether the task of an outcome is as it was before it was sent."""
+    if not outcome.is_returned and not _is_awaited(outcome):
+        return False
+    record = worker.held.get(outcome.number)
+    if record is None or record.original is not None or record.copy is not None:
+        return False
+    return not (record.usage.total_tokens or outcome.usage.total_tokens)
+
+
+def _is_awaited(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.verdict in AWAITED
 
 
 def _ended(settled: Decided, outcome: Outcome) -> Ended:

@@ -32,25 +32,13 @@ class Sending:
         """
         sent: Envelopes = {}
         passed: list[WorkerRecord] = []
-        while (worker := self._next_worker()) is not None:
-            if not worker.gate.is_wide_open:
-                if worker.has_slot:
-                    self._ready.crowd(worker.gate).add(worker)
-                continue
-            records = self.deal(worker).records
-            if records:
-                sent.setdefault(worker.name, []).extend(records)
-                self._rest(worker)
-                if _had_to_go_apart(records):
-                    for one in passed:
-                        self._ready.mark(one)
-                    passed.clear()
-            else:
-                passed.append(worker)
+        is_over = False
+        while not is_over:
+            self._send_to_marked(sent, passed)
+            went_apart = [self._pass(*crowd, sent, passed) for crowd in self._ready.crowds]
+            is_over = not any(went_apart)
         for worker in passed:
             self._rest(worker)
-        for gate, crowd in self._ready.crowds:
-            self._pass(gate, crowd, sent)
         return [(self._roster[name], records) for name, records in sent.items()]
 
     def deal(self, worker: WorkerRecord, most: int | None = None) -> Dealt:
@@ -74,9 +62,28 @@ class Sending:
                     return worker
         return worker
 
-    def _pass(self, gate: Gate, crowd: Crowd, sent: Envelopes) -> None:
-        """Let those who wait at a gate pass one by one, until it has no more room."""
-        passed: list[WorkerRecord] = []
+    def _send_to_marked(self, sent: Envelopes, passed: list[WorkerRecord]) -> None:
+        """Look at every worker that may be sent something, but at a gate that limits it."""
+        while (worker := self._next_worker()) is not None:
+            if not worker.gate.is_wide_open:
+                if worker.has_slot:
+                    self._ready.crowd(worker.gate).add(worker)
+                continue
+            records = self.deal(worker).records
+            if records:
+                sent.setdefault(worker.name, []).extend(records)
+                self._rest(worker)
+                if _had_to_go_apart(records):
+                    self._look_again_at(passed)
+            else:
+                passed.append(worker)
+
+    def _pass(self, gate: Gate, crowd: Crowd, sent: Envelopes, passed: list[WorkerRecord]) -> bool:
+        """Let those who wait at a gate pass one by one, until it has no more room.
+
+        Returns whether some that were `passed` over are to be looked at again.
+        """
+        went_apart = False
         while (worker := crowd.first(self._backlog)) is not None:
             dealt = self.deal(worker, most=1)
             if dealt.is_refused:
@@ -89,13 +96,20 @@ class Sending:
             if worker.has_slot:
                 crowd.add(worker)
             if _had_to_go_apart(dealt.records):
-                for one in passed:
-                    crowd.add(one)
-                passed.clear()
+                went_apart = True
+                self._look_again_at(passed)
         if gate.is_wide_open:
             passed += crowd.clear()
+        return went_apart
+
+    def _look_again_at(self, passed: list[WorkerRecord]) -> None:
+        """What they were passed over for is out of their way."""
         for worker in passed:
-            self._rest(worker)
+            if worker.gate.is_wide_open:
+                self._ready.mark(worker)
+            else:
+                self._ready.crowd(worker.gate).add(worker)
+        passed.clear()
 
     def _rest(self, worker: WorkerRecord) -> None:
         if worker.has_slot and not worker.is_leaving:

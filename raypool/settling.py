@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from raypool.clock import Clock
 from raypool.copies import Copies
-from raypool.endings import ending_of, of_answer, of_death, of_failure, of_skip
+from raypool.endings import ending_of, of_answer, of_deaths, of_failure, of_skip
+from raypool.events import AWAITED
 from raypool.messages import Answer, Failure, Outcome
 from raypool.places import Places, Unplaced
 from raypool.ready import Ready
-from raypool.records import Ending, EndState
+from raypool.records import Death, Ending, EndState
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.task_record import TaskRecord
@@ -109,7 +110,9 @@ class Settling:
             return None
         return Decided(record, self.end(record, "cancelled"))
 
-    def died(self, record: TaskRecord, why: str, *, was_running: bool) -> Decided | None:
+    def died(
+        self, worker: str, record: TaskRecord, why: str, *, was_running: bool
+    ) -> Decided | None:
         """What the death of the worker that held a task means for it."""
         if record.has_ended:
             return None
@@ -117,12 +120,14 @@ class Settling:
             self._copies.drop(record)
             return None
         survives = self._retries.survives(record.tries, was_running=was_running)
+        now = int(self._clock.time() * 1000)
+        record.deaths += (Death(record.number, worker, now, why),)
         self._outlived.add(record.number)
         if record.is_cancelled:
             return Decided(record, self.end(record, "cancelled"))
         if not survives:
             record.tries.attempts += 1
-            return Decided(record, self.end(record, "failed", cause=of_death(why)))
+            return Decided(record, self.end(record, "failed", cause=of_deaths(record.deaths)))
         if self._copies.take_over(record):
             return None
         return self.decide(self._places.place(record))
@@ -238,7 +243,7 @@ class Settling:
         """Whether another worker has a copy, which goes on in the place of a lost attempt."""
         if not self._copies.take_over(record):
             return False
-        if failure is not None and failure.verdict != "refused":
+        if failure is not None and failure.verdict not in AWAITED:
             record.tries.earlier += 1
         return True
 
@@ -253,13 +258,13 @@ class Settling:
     def _settle_failure(
         self, worker: WorkerRecord, record: TaskRecord, outcome: Outcome, failure: Failure
     ) -> Decided | Delayed:
-        delay = self._retries.delay(record.tries, failure)
+        now = self._clock.monotonic()
+        delay = self._retries.delay(record.tries, failure, now)
         if record.is_cancelled:
             return Decided(record, self.end(record, "cancelled"))
         if delay is None:
             ending = self.end(record, "failed", turns=outcome.turns, **of_failure(failure))
             return Decided(record, ending)
         worker.waiting[record.number] = record
-        due = self._clock.monotonic() + delay
-        heapq.heappush(self._waiting, (due, record.number, record))
+        heapq.heappush(self._waiting, (now + delay, record.number, record))
         return Delayed(record, failure, delay)

@@ -12,10 +12,11 @@ import msgspec
 
 from raypool.errors import LedgerError
 from raypool.file_hold import FileHold
+from raypool.ledger import Unfit
 from raypool.sqlite_schema import SCHEMA
 
 APPLICATION_ID = int.from_bytes(b"rayp", "big")
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OLDEST_SQLITE = (3, 37, 0)
 BUSY_SECONDS = 5.0
 
@@ -24,6 +25,8 @@ _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID_PLACE = slice(68, 72)
 _APPLICATION_ID_BYTES = b"rayp"
 _WRITER_CACHE_KIB = 64 * 1024
+
+_UNFIT = (sqlite3.IntegrityError, sqlite3.DataError)
 
 _WHAT_TO_DO: dict[int | type[OSError], str] = {
     sqlite3.SQLITE_FULL: "the disk is full; free some space",
@@ -56,7 +59,8 @@ def ledger_errors(path: Path) -> Iterator[None]:
 
 
 def _ledger_error(path: Path, what: str | None, error: Exception) -> LedgerError:
-    return LedgerError(f"the ledger {str(path)!r} failed: {what or 'see the cause'} ({error})")
+    kind = Unfit if isinstance(error, _UNFIT) else LedgerError
+    return kind(f"the ledger {str(path)!r} failed: {what or 'see the cause'} ({error})")
 
 
 class SqliteFile:
@@ -132,11 +136,19 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
             f"PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
+    _look_into_tables(connection)
     if _pragma(connection, "journal_mode = WAL") != "wal":
         raise LedgerError(
             f"the ledger {str(path)!r} lies on a file system that SQLite's WAL mode cannot use; "
             "give a path on a local disk"
         )
+
+
+def _look_into_tables(connection: sqlite3.Connection) -> None:
+    """Read a row of each table, so that coarse damage is found before anything is written."""
+    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        connection.execute(f'SELECT * FROM "{table}" LIMIT 1').fetchone()  # noqa: S608
 
 
 def _refuse_foreign_header(path: Path, header: bytes) -> None:

@@ -14,10 +14,21 @@ import msgspec
 
 from raypool import sqlite_rows as rows
 from raypool import sqlite_sessions
-from raypool.ledger import NO_EXTRA, POOL_NAME, EndedTask, Extra, KnownTask, Ledger, Totals
-from raypool.records import AcceptedTask, Ending
+from raypool.ledger import (
+    NO_EXTRA,
+    NO_PROGRESS,
+    POOL_NAME,
+    EndedTask,
+    Extra,
+    KnownTask,
+    Ledger,
+    Progress,
+    SentTask,
+    Totals,
+)
+from raypool.records import AcceptedTask, Death, Ending
 from raypool.sqlite_file import SqliteFile, ledger_errors, open_beside
-from raypool.sqlite_statements import in_pieces, insert, only_value, row_of, value_or_none
+from raypool.sqlite_statements import change, in_pieces, insert, only_value, row_of, value_or_none
 from raypool.unicode import unicode_text
 from raypool.usage import Usage
 
@@ -84,9 +95,14 @@ class SqliteLedger(Ledger):
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
         extra: Extra = NO_EXTRA,
+        progress: Progress = NO_PROGRESS,
     ) -> dict[int, KnownTask]:
         with self._transaction() as writer:
             left_out = _accept(writer, tasks) if tasks else {}
+            if progress.sent:
+                _note_sent(writer, progress.sent)
+            if progress.deaths:
+                insert(writer, rows.ADD_DEATHS, [rows.death_row(one) for one in progress.deaths])
             if endings:
                 _record(writer, endings)
             if snapshots:
@@ -134,10 +150,28 @@ class SqliteLedger(Ledger):
     def requeue_failed(self) -> int:
         with self._transaction() as writer:
             requeued = writer.execute(rows.REQUEUE_FAILED).rowcount
+            writer.execute(rows.FORGET_DEATHS_OF_FAILED)
             writer.execute(rows.FORGET_FAILED)
             writer.execute(rows.KEEP_COST_OF_FAILED)
             writer.execute(rows.FORGET_FAILED_TOTALS)
         return requeued
+
+    def sent(self) -> list[SentTask]:
+        with ledger_errors(self.path):
+            text = only_value(self._file.reader, rows.READ_SENT)
+            workers = rows.decode_workers(text)
+            known = _load_by_number(self._file.reader, {number: number for number in workers})
+        return [SentTask(known[number].task, workers[number]) for number in sorted(known)]
+
+    def deaths(self, number: int | None = None) -> list[Death]:
+        one = number is not None
+        query, parameters = (rows.READ_DEATHS_OF_TASK, (number,)) if one else (rows.READ_DEATHS, ())
+        with ledger_errors(self.path):
+            return [Death(*row) for row in self._file.reader.execute(query, parameters).fetchall()]
+
+    def restate(self, fingerprints: Mapping[int, bytes]) -> None:
+        with self._transaction() as writer:
+            change(writer, rows.RESTATE, list(fingerprints.items()))
 
     def session_turns(self, sessions: Sequence[str]) -> dict[str, int]:
         with ledger_errors(self.path):
@@ -221,9 +255,18 @@ def _accept(writer: sqlite3.Connection, tasks: Sequence[AcceptedTask]) -> dict[i
 def _record(writer: sqlite3.Connection, endings: Sequence[Ending]) -> None:
     last_position = only_value(writer, rows.LAST_POSITION)
     insert(writer, rows.INSERT_ENDINGS, [rows.ending_row(ending) for ending in endings])
-    writer.execute(rows.DROP_UNFINISHED, (_numbers_json(ending.number for ending in endings),))
+    numbers = _numbers_json(ending.number for ending in endings)
+    writer.execute(rows.DROP_UNFINISHED, (numbers,))
+    writer.execute(rows.FORGET_SENT, (numbers,))
     writer.execute(rows.ADD_TO_TOTALS, (last_position,))
     sqlite_sessions.add_conversations(writer, endings, last_position)
+
+
+def _note_sent(writer: sqlite3.Connection, sent: Mapping[int, int | None]) -> None:
+    writer.execute(rows.NOTE_SENT, (msgspec.json.encode(sent).decode(),))
+    taken_back = [number for number, worker in sent.items() if worker is None]
+    if taken_back:
+        writer.execute(rows.FORGET_SENT, (_numbers_json(taken_back),))
 
 
 def _keep_snapshots(writer: sqlite3.Connection, snapshots: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from raypool.ledger import EndedTask, Extra, KnownTask
-from raypool.records import AcceptedTask, Ending, EndState, StoredCause
+from raypool.records import AcceptedTask, Death, Ending, EndState, StoredCause
 from raypool.sqlite_statements import Insert
 from raypool.task import Content
 from raypool.unicode import unicode_text, unicode_value
@@ -26,7 +26,7 @@ SELECT json_group_array(json_array(
     e.position,
     json_array(
         t.number, t.id, t.role, nullif(quote(t.timeout), 'NULL'), t.session, t.only_worker,
-        t.output_type, t.priority, t.tenant, t.hedge_after, t.race,
+        t.output_type, t.priority, t.tenant, t.hedge_after, t.race, hex(t.fingerprint),
         t.metadata, t.prompt, t.messages
     ),
     json(iif(e.number IS NULL, 'null', json_array(
@@ -56,6 +56,19 @@ LOAD_ENDED = LOAD.replace(
 
 ADD_UNFINISHED = "INSERT INTO unfinished SELECT value FROM json_each(?)"
 DROP_UNFINISHED = "DELETE FROM unfinished WHERE number IN (SELECT value FROM json_each(?))"
+
+RESTATE = """
+UPDATE tasks SET fingerprint = restated.column2 FROM (VALUES {rows}) AS restated
+WHERE number = restated.column1 AND number IN (SELECT number FROM unfinished)
+"""
+
+NOTE_SENT = """
+INSERT INTO sent SELECT CAST(key AS INTEGER), value FROM json_each(?) AS noted
+WHERE type <> 'null' AND CAST(key AS INTEGER) IN (SELECT number FROM unfinished)
+ON CONFLICT (number) DO UPDATE SET worker = excluded.worker
+"""
+FORGET_SENT = "DELETE FROM sent WHERE number IN (SELECT value FROM json_each(?))"
+READ_SENT = "SELECT json_group_object(number, worker) FROM sent"
 
 LAST_POSITION = "SELECT coalesce(max(position), 0) FROM endings"
 
@@ -100,7 +113,8 @@ UPDATE extra SET
     cache_write_tokens = cache_write_tokens + ?,
     usage_usd = usage_usd + ?,
     kept_usd = kept_usd + ?,
-    kept_tokens = kept_tokens + ?
+    kept_tokens = kept_tokens + ?,
+    maybe_billed = maybe_billed + ?
 """
 
 KEEP_COST_OF_FAILED = """
@@ -115,6 +129,19 @@ FROM (SELECT * FROM totals WHERE state = 'failed') AS failed
 REQUEUE_FAILED = "INSERT INTO unfinished SELECT number FROM endings WHERE state = 'failed'"
 FORGET_FAILED = "DELETE FROM endings WHERE state = 'failed'"
 FORGET_FAILED_TOTALS = "DELETE FROM totals WHERE state = 'failed'"
+
+FORGET_DEATHS_OF_FAILED = """
+DELETE FROM deaths WHERE number IN (SELECT number FROM endings WHERE state = 'failed')
+"""
+
+ADD_DEATHS = Insert("deaths", Death.__struct_fields__)
+READ_DEATHS = """
+SELECT number, worker, died_at, reason FROM deaths
+WHERE number IN (SELECT number FROM unfinished) ORDER BY place
+"""
+READ_DEATHS_OF_TASK = """
+SELECT number, worker, died_at, reason FROM deaths WHERE number = ? ORDER BY place
+"""
 
 KEEP_SNAPSHOTS = Insert(
     "snapshots",
@@ -142,10 +169,11 @@ class ExtraRow(NamedTuple):
     usage_usd: float
     kept_usd: float
     kept_tokens: int
+    maybe_billed: int
 
 
 class TaskRow(NamedTuple):
-    """A row of `tasks`; a REAL comes back as text."""
+    """A row of `tasks`; a REAL comes back as text, a BLOB in hexadecimal."""
 
     number: int
     id: str
@@ -158,6 +186,7 @@ class TaskRow(NamedTuple):
     tenant: str | None
     hedge_after: str | None
     race: str | None
+    fingerprint: Any
     metadata: str | None
     prompt: str | None
     messages: str | None
@@ -203,6 +232,7 @@ INSERT_TASKS = Insert("tasks", TaskRow._fields)
 INSERT_ENDINGS = Insert("endings", EndingRow._fields, "ON CONFLICT (number) DO NOTHING")
 
 decode_loaded = msgspec.json.Decoder(list[LoadedRow]).decode
+decode_workers = msgspec.json.Decoder(dict[int, int]).decode
 decode_numbers = msgspec.json.Decoder(dict[str, int]).decode
 _decode_answers = msgspec.json.Decoder(list[str]).decode
 _decode_cause = msgspec.json.Decoder(StoredCause).decode
@@ -221,6 +251,7 @@ def extra_row(extra: Extra) -> ExtraRow:
         extra.usage_usd,
         extra.kept_usd,
         extra.kept_tokens,
+        extra.maybe_billed,
     )
 
 
@@ -238,6 +269,7 @@ def extra_of(row: ExtraRow) -> Extra:
         usage_usd=row.usage_usd,
         kept_usd=row.kept_usd,
         kept_tokens=row.kept_tokens,
+        maybe_billed=row.maybe_billed,
     )
 
 
@@ -256,10 +288,16 @@ def task_row(task: AcceptedTask) -> TaskRow:
         tenant=task.tenant,
         hedge_after=None if task.hedge_after is None else str(task.hedge_after),
         race=task.race,
+        fingerprint=task.fingerprint,
         metadata=None if task.metadata is None else _json(task.metadata),
         prompt=text,
         messages=messages,
     )
+
+
+def death_row(death: Death) -> tuple[Any, ...]:
+    """The row that keeps `death`; what is not Unicode in it becomes U+FFFD."""
+    return (death.number, death.worker, death.died_at, unicode_text(death.reason))
 
 
 def ending_row(ending: Ending) -> EndingRow:
@@ -316,6 +354,7 @@ def accepted_task(row: TaskRow) -> AcceptedTask:
         tenant=row.tenant,
         hedge_after=_hedge_after(row.hedge_after),
         race=row.race,
+        fingerprint=bytes.fromhex(row.fingerprint),
     )
 
 

@@ -25,6 +25,7 @@ CREATE TABLE tasks (
     tenant TEXT,
     hedge_after TEXT,  -- seconds, or a percentile
     race TEXT,         -- tasks of one run on different workers
+    fingerprint BLOB NOT NULL DEFAULT x'',  -- of what was asked, and of which model
     metadata TEXT,     -- JSON
     prompt TEXT,       -- the prompt, when it is a text
     messages TEXT,     -- the prompt, when it is messages: JSON
@@ -59,6 +60,21 @@ CREATE TABLE endings (
 
 CREATE INDEX failed ON endings (number) WHERE state = 'failed';
 
+CREATE TABLE sent (  -- the unfinished tasks that a worker may have begun
+    number INTEGER PRIMARY KEY REFERENCES tasks,
+    worker INTEGER NOT NULL  -- its number
+) STRICT;
+
+CREATE TABLE deaths (  -- of workers that had a task
+    place INTEGER PRIMARY KEY,
+    number INTEGER NOT NULL REFERENCES tasks,
+    worker TEXT NOT NULL,
+    died_at INTEGER NOT NULL,  -- milliseconds since the epoch
+    reason TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX deaths_of_tasks ON deaths (number);
+
 CREATE TABLE totals (  -- sums over endings, kept as they are recorded
     state TEXT PRIMARY KEY,
     endings INTEGER NOT NULL,
@@ -72,7 +88,7 @@ CREATE TABLE totals (  -- sums over endings, kept as they are recorded
 
 -- One row: sums of what was spent in vain, or is in no ending. The turns are those whose answer was
 -- not needed; tokens and usage_usd are in no ending; what is kept is counted by the budget, for
--- attempts that may have cost more than they told.
+-- attempts that may have cost more than they told, as those that a death has cut short.
 CREATE TABLE extra (
     turns INTEGER NOT NULL,
     turns_usd REAL NOT NULL,
@@ -82,9 +98,10 @@ CREATE TABLE extra (
     cache_write_tokens INTEGER NOT NULL,
     usage_usd REAL NOT NULL,
     kept_usd REAL NOT NULL,
-    kept_tokens INTEGER NOT NULL
+    kept_tokens INTEGER NOT NULL,
+    maybe_billed INTEGER NOT NULL
 ) STRICT;
-INSERT INTO extra VALUES (0, 0, 0, 0, 0, 0, 0, 0, 0);
+INSERT INTO extra VALUES (0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
 CREATE TABLE session_turns (  -- what completed tasks added to the sessions that they named
     number INTEGER PRIMARY KEY REFERENCES tasks,

@@ -53,6 +53,14 @@ def insert(writer: sqlite3.Connection, statement: Insert, table: Sequence[tuple[
         start += size
 
 
+def change(writer: sqlite3.Connection, statement: str, table: Sequence[tuple[Any, ...]]) -> None:
+    """Run `statement` with pieces of `table` for its `{rows}`."""
+    for start in range(0, len(table), _MOST_ROWS):
+        piece = table[start : start + _MOST_ROWS]
+        places = ", ".join([row_of(len(piece[0]))] * len(piece))
+        writer.execute(statement.format(rows=places), list(chain.from_iterable(piece)))
+
+
 def _filled(
     names: Sequence[str], table: Sequence[tuple[Any, ...]]
 ) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -122,10 +122,14 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
         extra_turns: turns whose answer was not needed: of tasks that were cancelled as their race
             was decided, and of those that a second copy, or the first, has answered sooner.
         extra_cost_usd: what is known of what those cost; part of `cost_usd`.
+        maybe_billed: turns that were cut short, since their worker or the pool has died: what they
+            may have cost is in no result. They ran again. Earlier runs on the same ledger included.
         workers: one entry per worker, in the order of their numbers.
         scaling: what keeps the pool from having the workers it should have; `None` when nothing
             does.
         blocked: why nothing is sent, and what to do; `None` while something is.
+        unrecorded: tasks that have ended and whose end is kept in memory, since the ledger cannot
+            be written; they count as nothing else meanwhile.
         budget: what is spent of the budget; `None` when there is none.
         limits: one entry per provider, key and model.
     """
@@ -143,7 +147,9 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[WorkerStatus]
     extra_turns: int = 0
     extra_cost_usd: float = 0.0
+    maybe_billed: int = 0
     blocked: str | None = None
+    unrecorded: int = 0
     budget: BudgetStatus | None = None
     limits: list[LimitStatus] = msgspec.field(default_factory=list)
     scaling: str | None = None

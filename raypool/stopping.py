@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 
 import ray
 
 from raypool.assembly import Parts
+from raypool.errors import LedgerError
+from raypool.messages import Stopped
+
+logger = logging.getLogger(__name__)
 
 LINGER_SECONDS = 10.0
 SETTLE_SECONDS = 5.0
+RECALL_SECONDS = 3.0
 FAREWELL_SECONDS = 1.0
 STOP_REASON = "the pool has stopped"
 
@@ -25,15 +31,15 @@ class Stopping:
     def __init__(self) -> None:
         self.has_ended = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._ending: asyncio.Task[int] | None = None
+        self._ending: asyncio.Task[Stopped] | None = None
 
     @property
     def has_begun(self) -> bool:
         """Whether the pool takes no more tasks, and changes no size any more."""
         return self._ending is not None
 
-    async def stop(self, parts: Parts, drain: bool, grace: float) -> int:
-        """End the pool of these parts; how many tasks are left unfinished.
+    async def stop(self, parts: Parts, drain: bool, grace: float) -> Stopped:
+        """End the pool of these parts; what it leaves unfinished.
 
         With `drain` every accepted task is finished first; otherwise running turns have
         `grace` seconds. A later call with neither ends the wait of an earlier one.
@@ -44,12 +50,15 @@ class Stopping:
             self._hurry.set()
         return await asyncio.shield(self._ending)
 
-    async def _end(self, parts: Parts, drain: bool, grace: float) -> int:
+    async def _end(self, parts: Parts, drain: bool, grace: float) -> Stopped:
         sender, broadcast = parts.sender, parts.broadcast
         if drain:
             await self._unless_hurried(sender.finish_up_to(parts.intake.last_number))
         parts.scaler.close()
         sender.close()
+        recalls = [sender.recall(worker) for worker in parts.scheduler.roster]
+        recalling = asyncio.gather(*recalls, return_exceptions=True)
+        await self._unless_hurried(recalling, RECALL_SECONDS)
         ends = [link.stop(grace, STOP_REASON) for link in parts.links.values()]
         ending = asyncio.gather(*ends, return_exceptions=True)
         await self._unless_hurried(ending, grace + SETTLE_SECONDS)
@@ -62,6 +71,8 @@ class Stopping:
             link.kill()
         try:
             await parts.ledger.close()
+        except LedgerError as error:
+            logger.error("%s", error)  # noqa: TRY400 - the message says it all
         finally:
             for name in parts.links:
                 broadcast.emit("worker.stopped", worker=name, reason=STOP_REASON)
@@ -71,7 +82,8 @@ class Stopping:
             parts.desks.interrupt()
             if parts.handler_thread is not None:
                 await asyncio.to_thread(parts.handler_thread.close)
-        return unfinished
+        lost = parts.recorder.given_up
+        return Stopped(unfinished, lost, parts.ledger.failure if lost else None)
 
     async def _unless_hurried(self, work: Awaitable[object], timeout: float | None = None) -> None:
         hurry = asyncio.ensure_future(self._hurry.wait())

@@ -100,6 +100,10 @@ class Submitting(Reading):
         Reads `prompts` lazily, at most `max_pending` ahead. A failed task is a result
         with an `error`; nothing is raised for it. Closing the stream early cancels
         what has not ended. Works in `for` and in `async for`.
+
+        Raises:
+            LedgerError: the ledger cannot be written. What is accepted is not cancelled then: it
+                goes on once that works, and `future(id)` has it.
         """
         window = self._info.max_pending
         return Stream(map_tasks(self.submit, prompts, ordered=ordered, window=window))
@@ -124,10 +128,12 @@ class Submitting(Reading):
     def wait_for_all(self, timeout: float | None = 120.0) -> None:
         """Wait for every task submitted before the call, retries included.
 
-        On return the futures of this process have resolved, and `results()` has them.
+        On return the futures of this process have resolved, and `results()` has them. While the
+        ledger cannot be written it waits on, for what is kept until then, too.
 
         Raises:
-            WaitTimeout: some have not ended after `timeout` seconds; names the workers.
+            WaitTimeout: some have not ended, or are not recorded, after `timeout` seconds; names
+                the workers, and what blocks them.
             PoolStopped: the pool stopped meanwhile.
         """
         wait_for_all(self._client, self.name, timeout)

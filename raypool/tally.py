@@ -15,6 +15,7 @@ class Tally:
     Attributes:
         extra_turns: turns whose answer was not needed.
         extra_cost_usd: what they cost; `cost_usd` has it, too.
+        maybe_billed: turns that a death has cut short.
     """
 
     def __init__(self, totals: Totals) -> None:
@@ -27,6 +28,7 @@ class Tally:
         self.unpriced = totals.unpriced
         self.extra_turns = totals.extra.turns
         self.extra_cost_usd = totals.extra.turns_usd
+        self.maybe_billed = totals.extra.maybe_billed
         self._unrecorded = NO_EXTRA
 
     def add(self, ending: Ending, *, was_in_vain: bool = False) -> None:
@@ -48,6 +50,11 @@ class Tally:
     def keep(self, usd: float, tokens: int) -> None:
         """Have the ledger hear what the budget counts beside what attempts have told."""
         self._unrecorded += Extra(kept_usd=usd, kept_tokens=tokens)
+
+    def cut_short(self, turns: int) -> None:
+        """Count turns whose worker has died; the ledger is to hear of it."""
+        self.maybe_billed += turns
+        self._unrecorded += Extra(maybe_billed=turns)
 
     @property
     def has_unrecorded(self) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from raypool.messages import Assignment
-from raypool.records import AcceptedTask
+from raypool.records import AcceptedTask, Death
 from raypool.retries import Tries
 from raypool.usage import Usage
 
@@ -36,6 +37,7 @@ class TaskRecord:
         has_ended: its end has been decided.
         reserved: what its worker's gate has set aside for its next exchange; `None` when
             nothing limits it.
+        deaths: of workers that had it, earlier runs included.
         original: the task that this is a copy of, to be run a second time beside it.
         copy: the copy of it that another worker has.
         loser: once it has ended, the name of the worker that runs it in vain.
@@ -44,6 +46,7 @@ class TaskRecord:
     __slots__ = (
         "copy",
         "cost_usd",
+        "deaths",
         "has_ended",
         "is_accepted",
         "is_cancelled",
@@ -80,9 +83,15 @@ class TaskRecord:
         self.was_spared = False
         self.has_ended = False
         self.reserved: Reservation | None = None
+        self.deaths: tuple[Death, ...] = ()
         self.original: TaskRecord | None = None
         self.copy: TaskRecord | None = None
         self.loser: str | None = None
+
+    def outlive(self, deaths: Sequence[Death]) -> None:
+        """Count workers that have died with it."""
+        self.deaths += tuple(deaths)
+        self.tries.deaths = len(self.deaths)
 
     @property
     def is_kept(self) -> bool:
@@ -106,6 +115,7 @@ class TaskRecord:
             self.streams,
             self.tries.may_wait,
             None if self.reserved is None else 1,
+            self.tries.may_miss,
         )
 
     def make_copy(self, worker: str) -> TaskRecord:

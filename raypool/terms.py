@@ -37,6 +37,7 @@ def terms_of(backend: Any, options: SessionOptions, prices: Mapping[str, Price])
         max_tokens=options.max_tokens,
         overhead_tokens=_overhead_tokens(options),
         is_priced=is_free or _has_price(model, prices),
+        backend=type(backend).__name__,
     )
 
 

@@ -8,6 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 
+def is_unicode(value: object) -> bool:
+    """Whether a value is a text, and Unicode."""
+    return isinstance(value, str) and unicode_text(value) == value
+
+
 def unicode_text(text: str) -> str:
     """`text` as Unicode; one that is already comes back as it is."""
     if text.isascii():

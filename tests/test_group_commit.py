@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tenacity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypool.errors import LedgerError
-from raypool.group_commit import GroupCommit
-from raypool.ledger import NO_EXTRA, Extra, KnownTask, Ledger
+from raypool.group_commit import PROBE, GroupCommit
+from raypool.ledger import NO_EXTRA, NO_PROGRESS, Extra, KnownTask, Ledger, Progress, Unfit
 from raypool.records import AcceptedTask, Ending
 from raypool.sqlite_ledger import SqliteLedger
 
@@ -48,6 +49,7 @@ class SlowLedger(SqliteLedger):
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
         extra: Extra = NO_EXTRA,
+        progress: Progress = NO_PROGRESS,
     ) -> dict[int, KnownTask]:
         self.entered.set()
         self.gate.wait()
@@ -55,7 +57,7 @@ class SlowLedger(SqliteLedger):
         self.groups.append(([one.number for one in tasks], [one.number for one in endings]))
         if self.failures and (failure := self.failures.pop(0)):
             raise failure
-        return super().write(tasks, endings, snapshots, extra)
+        return super().write(tasks, endings, snapshots, extra, progress)
 
 
 @asynccontextmanager
@@ -183,7 +185,7 @@ async def test_failed_group_fails_all_its_callers_and_leaves_nothing_behind() ->
         ledger.failures = [LedgerError("the disk is full")]
 
         outcomes = await asyncio.gather(
-            group.accept([task(1)]), group.record([ending(1)]), return_exceptions=True
+            group.accept([task(1)]), group.record([]), return_exceptions=True
         )
 
         assert [type(one) for one in outcomes] == [LedgerError, LedgerError]
@@ -281,14 +283,105 @@ async def test_last_snapshot_of_a_worker_in_a_group_is_kept() -> None:
         assert (ledger.snapshot("pool-1"), ledger.snapshot("pool-2")) == ("3", "2")
 
 
-async def test_snapshot_of_a_failed_group_is_not_kept() -> None:
+async def test_endings_and_what_goes_with_them_are_written_again_until_that_works() -> None:
     async with group_commit() as (group, ledger):
+        await group.accept([task(1), task(2)])
+        ledger.failures = [LedgerError("the disk is full")] * 3
+
+        await asyncio.gather(
+            group.record([ending(1)]),
+            group.record([ending(2)], {"pool-1": "1"}, Extra(turns=1)),
+            group.record([], {}, Extra(turns=1)),
+        )
+
+        assert ledger.groups[1:] == [([], [1, 2])] * 4
+        assert [ended.task.number for ended in ledger.ended(0, 10)] == [1, 2]
+        assert ledger.snapshot("pool-1") == "1"
+        assert ledger.totals().extra.turns == 2
+
+
+async def test_answered_task_is_kept_as_its_ending_is() -> None:
+    async with group_commit() as (group, ledger):
+        ledger.failures = [LedgerError("the disk is full")] * 2
+
+        refused, known = await asyncio.gather(
+            group.accept([task(1)]), group.accept([task(2)], is_kept=True), return_exceptions=True
+        )
+
+        assert isinstance(refused, LedgerError)
+        assert known == {}
+        assert ledger.unfinished(0, 10) == [task(2)]
+
+
+async def test_kept_endings_are_written_with_what_is_asked_next() -> None:
+    async with group_commit() as (group, ledger):
+        await group.accept([task(1)])
+        group._pauses = tenacity.wait_fixed(60.0)
+        failed = asyncio.Event()
+        group.on_failure = lambda _: failed.set()
         ledger.failures = [LedgerError("the disk is full")]
+        recording = group.record([ending(1)])
+        await failed.wait()
 
+        await group.accept([task(2)])
+
+        assert recording.done()
+        assert ledger.groups[1:] == [([], [1]), ([2], [1])]
+
+
+async def test_failure_and_recovery_are_told_and_the_ledger_is_tried_until_it_works() -> None:
+    async with group_commit() as (group, ledger):
+        told: list[str | None] = []
+        recovered = asyncio.Event()
+        group.on_failure = told.append
+        group.on_recovery = recovered.set
+        ledger.failures = [LedgerError("the disk is full")]
         with pytest.raises(LedgerError):
-            await group.record([], {"pool-1": "1"})
+            await group.accept([task(1)])
+        assert group.failure == "the disk is full"
 
-        assert ledger.snapshot("pool-1") is None
+        await recovered.wait()
+
+        assert told == ["the disk is full"]
+        assert group.failure is None
+        assert ledger.meta(PROBE) is not None
+
+
+async def test_what_the_ledger_cannot_hold_fails_its_own_caller_alone() -> None:
+    async with group_commit() as (group, ledger):
+        await group.accept([task(1), task(2)])
+        told: list[str] = []
+        group.on_failure = told.append
+
+        outcomes = await asyncio.gather(
+            group.record([ending(1)]),
+            group.record([ending(1000)]),
+            group.accept([task(3)]),
+            group.record([ending(2)], {"pool-1": "1"}),
+            return_exceptions=True,
+        )
+
+        assert [type(one) for one in outcomes] == [type(None), Unfit, dict, type(None)]
+        assert [ended.task.number for ended in ledger.ended(0, 10)] == [1, 2]
+        assert told == []
+
+
+async def test_what_is_kept_is_tried_once_more_at_the_end_and_then_given_up() -> None:
+    ledger = SlowLedger()
+    group = GroupCommit(ledger)
+    await group.accept([task(1)])
+    failed = asyncio.Event()
+    group.on_failure = lambda _: failed.set()
+    ledger.failures = [LedgerError("the disk is full")] * 100
+    recording = group.record([ending(1)])
+    await failed.wait()
+    tries = len(ledger.groups)
+
+    await group.close()
+
+    with pytest.raises(LedgerError, match="the disk is full"):
+        await recording
+    assert len(ledger.groups) <= tries + 1
 
 
 async def test_change_is_written_between_what_was_asked_before_and_after_it() -> None:

@@ -15,7 +15,7 @@ import pytest
 from raypool import host as host_module
 from raypool.agent import Agent, AgentStart, SessionOptions, Turn
 from raypool.backends import Backend, FunctionBackend, ScriptedBackend, Session
-from raypool.events import Event, ResultEvent, TextEvent
+from raypool.events import ErrorEvent, Event, ResultEvent, TextEvent
 from raypool.messages import Assignment
 from raypool.response import Response
 from raypool.task import Content
@@ -502,6 +502,36 @@ def test_nothing_starts_for_as_long_as_a_refusal_asks() -> None:
     assert times[1] - times[0] >= 0.2
     assert ended[2].answer is not None
     assert ended[3].answer is not None
+
+
+class Away(Backend):
+    """Cannot be reached, and counts how often somebody tries."""
+
+    tries = 0
+
+    async def start(self, options: SessionOptions) -> Session:
+        return Unreached(self)
+
+
+class Unreached(Session):
+    def __init__(self, backend: Away) -> None:
+        self.backend = backend
+
+    async def prompt(self, prompt: Content) -> AsyncIterator[Event]:
+        self.backend.tries += 1
+        yield ErrorEvent("unreachable", "ConnectError", "nobody is there")
+
+
+def test_nothing_that_was_sent_ahead_looks_for_a_provider_that_cannot_be_reached() -> None:
+    backend = Away()
+
+    with running_host(backend) as host:
+        envelope = post(host, *range(1, 50))
+        host.call_back(49)
+        ended = results(envelope)
+
+    assert backend.tries <= 1
+    assert sum(one.is_called_back for one in ended.values()) >= 48
 
 
 def test_call_returns_what_has_not_started_and_what_is_on_its_way(gated: Gated) -> None:

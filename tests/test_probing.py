@@ -6,6 +6,7 @@ from raypool.capacity.alone import LoneShare
 from raypool.capacity.breaker import Breaker
 from raypool.capacity.budget import BudgetBook
 from raypool.capacity.limit_gate import LimitGate
+from raypool.capacity.outage import Outage
 from raypool.capacity.usage_log import UsageLog
 from raypool.messages import Terms
 from raypool.routing import NextFree
@@ -25,6 +26,7 @@ def stage_at_a_breaker() -> Stage:
         share,
         BudgetBook(None),
         Breaker(stage.clock),
+        Outage(stage.clock),
         log=UsageLog(share, stage.clock),
         table={},
     )

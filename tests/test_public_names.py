@@ -24,8 +24,8 @@ DOCUMENTED = {
         Account Backend Session AnthropicBackend FunctionBackend LocalBackend ScriptedBackend
     """,
     raypool.testing: """
-        Answer BackendContract Call FakeClock Fault MessagesServer ScriptedBackend ServerLimits
-        Traffic
+        Answer BackendContract Call FakeClock Fault FaultContract Meets MessagesServer
+        ScriptedBackend ServerLimits Traffic
     """,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import NamedTuple, NoReturn
 
@@ -144,10 +145,13 @@ async def test_what_was_spent_is_recorded_with_what_comes_next_when_it_cannot_be
     office.tally.add_in_vain(Usage(10, 5), 0.5)
     with monkeypatch.context() as broken:
         broken.setattr(office.file, "write", _refuse)
-        await office.recorder.record([])
+        failed = asyncio.Event()
+        office.recorder.on_failure = failed.set
+        recording = asyncio.create_task(office.recorder.record([]))
+        await failed.wait()
     office.tally.add_in_vain(Usage(1), None)
 
-    await office.recorder.record([])
+    await asyncio.gather(recording, office.recorder.record([]))
 
     assert office.file.totals().extra == Extra(
         turns=2, turns_usd=0.5, usage=Usage(11, 5), usage_usd=0.5

@@ -7,17 +7,21 @@ import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
+from raypool.capacity.standstill import Standstill
 from raypool.clock import FakeClock
 from raypool.config import RetryPolicy
 from raypool.desk import Desks
 from raypool.errors import LedgerError
 from raypool.events import Event, ResultEvent, ToolUseEvent
+from raypool.fingerprints import Fingerprints
 from raypool.group_commit import GroupCommit
 from raypool.intake import Intake
-from raypool.ledger import NO_EXTRA, Extra, KnownTask
+from raypool.ledger import NO_EXTRA, NO_PROGRESS, Extra, KnownTask, Progress
 from raypool.messages import Answer, Asked, Delivery, Outcome, Receipt, Refusal, Submission
 from raypool.output_type import OutputType, pack_output_type
 from raypool.recorder import Ended, Recorder
@@ -35,6 +39,8 @@ from raypool.usage import Usage
 from raypool.window import Window
 
 pytestmark = pytest.mark.asyncio
+
+MODEL = "a-model"
 
 
 class FailingLedger(SqliteLedger):
@@ -55,13 +61,14 @@ class FailingLedger(SqliteLedger):
         endings: Sequence[Ending],
         snapshots: Mapping[str, str] = {},
         extra: Extra = NO_EXTRA,
+        progress: Progress = NO_PROGRESS,
     ) -> dict[int, KnownTask]:
         failure = self.failure
         self.entered.set()
         self.gate.wait()
         if failure is not None:
             raise failure
-        return super().write(tasks, endings, snapshots, extra)
+        return super().write(tasks, endings, snapshots, extra, progress)
 
     def session_turns(self, sessions: Sequence[str]) -> dict[str, int]:
         if self.read_failure is not None:
@@ -77,7 +84,7 @@ class Office:
         tally: what has ended and is recorded.
     """
 
-    def __init__(self, size: int = 2) -> None:
+    def __init__(self, size: int = 2, *, model: str | None = MODEL) -> None:
         self.file = FailingLedger()
         self.ledger = GroupCommit(self.file)
         clock = FakeClock()
@@ -89,6 +96,9 @@ class Office:
         self.scheduler = Scheduler(
             Roster(self.workers), RoundRobin(), Retries(RetryPolicy()), clock
         )
+        self.fingerprints = Fingerprints()
+        if model is not None:
+            self.fingerprints.know("chemist", model)
         self.tally = Tally(self.file.totals())
         self._connect(last_number=0)
         for client in ("mine", "yours"):
@@ -106,10 +116,11 @@ class Office:
 
     async def run_all(self) -> None:
         """Have every worker answer every task with the prompt, also those that follow."""
-        while ended := self._answer_all():
+        while ended := self.answer_all():
             await self.record(ended)
 
-    def _answer_all(self) -> list[Ended]:
+    def answer_all(self) -> list[Ended]:
+        """Have every worker answer what it has; how that ended, unrecorded."""
         ended = []
         for worker in self.workers:
             while records := self.scheduler.take(worker):
@@ -135,9 +146,12 @@ class Office:
         deliveries = await self.desks.of(client).collect(0.0)
         return {one.ticket: one.ending.text if one.ending else None for one in deliveries}
 
-    async def restart(self) -> Office:
-        """What a later start on the same ledger finds, which has no tasks in its scheduler."""
-        later = Office()
+    async def restart(self, model: str | None = MODEL) -> Office:
+        """What a later start on the same ledger finds, which has no tasks in its scheduler.
+
+        `model` is what answers then; `None` when no worker has said so yet.
+        """
+        later = Office(model=model)
         await later.ledger.close()
         later.file, later.ledger = self.file, self.ledger
         later.tally = Tally(self.file.totals())
@@ -149,11 +163,23 @@ class Office:
         return await self.broadcast.next("watcher", 0.0)
 
     def _connect(self, last_number: int) -> None:
+        self.standstill = Standstill()
         self.recorder = Recorder(
-            self.ledger, self.scheduler, self.desks, self.tally, self.broadcast
+            self.ledger,
+            self.scheduler,
+            self.desks,
+            self.tally,
+            self.broadcast,
+            standstill=self.standstill,
         )
         self.intake = Intake(
-            self.ledger, self.scheduler, self.desks, self.broadcast, last_number=last_number
+            self.ledger,
+            self.scheduler,
+            self.desks,
+            self.broadcast,
+            last_number=last_number,
+            fingerprints=self.fingerprints,
+            deaths=self.file.deaths(),
         )
 
 
@@ -201,8 +227,9 @@ async def test_whole_submission_is_kept(office: Office) -> None:
 
     await office.accept(Submission(1, "a", prompt, "chemist", {"row": 1}, 5.0))
 
+    fingerprint = office.fingerprints.of(Submission(1, "a", prompt, "chemist"))
     assert office.file.find("a") == KnownTask(
-        AcceptedTask(1, "a", prompt, "chemist", {"row": 1}, 5.0)
+        AcceptedTask(1, "a", prompt, "chemist", {"row": 1}, 5.0, fingerprint=fingerprint)
     )
 
 
@@ -315,18 +342,18 @@ async def test_ended_id_from_two_clients_at_once_is_answered_to_both(office: Off
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "differing"),
     [
-        ask(2, "a", "how?"),
-        Submission(2, "a", "why?", "historian"),
-        Submission(2, "a", "why?", session="user-42"),
-        Submission(2, "a", "why?", output_type="sha256:abc"),
+        (ask(2, "a", "how?"), "prompt"),
+        (Submission(2, "a", "why?", "historian"), "role"),
+        (Submission(2, "a", "why?", session="user-42"), "session"),
+        (Submission(2, "a", "why?", output_type="sha256:abc"), "output type"),
     ],
     ids=["prompt", "role", "session", "output type"],
 )
 @pytest.mark.parametrize("when", ["under way", "ended", "same batch", "at once"])
 async def test_other_question_under_a_known_id_is_refused(
-    office: Office, when: str, other: Submission
+    office: Office, when: str, other: Submission, differing: str
 ) -> None:
     first = ask(1, "a")
     if when == "same batch":
@@ -343,10 +370,95 @@ async def test_other_question_under_a_known_id_is_refused(
     [refusal] = receipt.refusals
     assert (refusal.ticket, refusal.kind) == (2, "InvalidTask")
     assert refusal.message == (
-        "the ledger has a task 'a' with another prompt, role, session or output type; "
-        "give this one another id"
+        f"the ledger has a task 'a' with another {differing}; "
+        "give this one another id, or the pool another ledger"
     )
     assert await office.delivered() == {1: "re: why?"}
+
+
+async def test_answer_of_another_model_is_no_answer_to_the_same_question(office: Office) -> None:
+    await office.accept(ask(1, "a"))
+    await office.run_all()
+    later = await office.restart(model="another-model")
+
+    receipt = await later.accept(ask(2, "a"), ask(3, "a", "how?"))
+
+    assert [refusal.message.partition(";")[0] for refusal in receipt.refusals] == [
+        "the ledger has a task 'a' with another model",
+        "the ledger has a task 'a' with another prompt",
+    ]
+    assert await later.delivered() == {}
+    assert (await (await later.restart()).accept(ask(4, "a"))).refusals == []
+
+
+async def test_unfinished_task_is_asked_of_the_models_of_a_later_pool(office: Office) -> None:
+    await office.accept(ask(1, "a"), ask(2, "b"))
+    later = await office.restart(model="another-model")
+    await later.intake.resume(later.file.unfinished(0, 1))
+
+    receipt = await later.accept(ask(3, "a"), ask(4, "b"))
+    await later.run_all()
+
+    assert receipt.refusals == []
+    assert await later.delivered() == {3: "re: why?", 4: "re: why?"}
+    back = await later.restart()
+    [of_a, of_b] = (await back.accept(ask(5, "a"), ask(6, "b"))).refusals
+    assert of_a.message.startswith("the ledger has a task 'a' with another model; ")
+    assert of_b.message.startswith("the ledger has a task 'b' with another model; ")
+
+
+async def test_deaths_count_on_in_a_later_run_and_are_all_told(office: Office) -> None:
+    await office.accept(ask(1, "a"))
+    [record] = office.scheduler.take(office.workers[0])
+    office.scheduler.worker_died(office.workers[0], "out of memory")
+    await office.recorder.note(Progress(deaths=record.deaths))
+    later = await office.restart()
+
+    await later.intake.resume(later.file.unfinished(0, 1))
+    for worker, why in zip(later.workers, ("killed", "lost"), strict=True):
+        [record] = later.scheduler.take(worker)
+        decided = later.scheduler.worker_died(worker, why, is_coming_back=True)
+
+    [(_, ending)] = decided
+    assert ending.cause is not None
+    assert ending.cause.kind == "WorkerDied"
+    first, *told = ending.cause.message.splitlines()
+    assert first == "3 workers have died with the task:"
+    assert [line.partition(" ")[2] for line in told] == [
+        "worker 'crew-1' died: out of memory",
+        "worker 'crew-1' died: killed",
+        "worker 'crew-2' died: lost",
+    ]
+
+
+async def test_task_that_comes_before_any_worker_is_asked_of_the_model_that_comes() -> None:
+    office = Office(model=None)
+    await office.accept(ask(1, "a"))
+
+    office.fingerprints.know("chemist", MODEL)
+    await office.run_all()
+
+    assert (await (await office.restart()).accept(ask(2, "a"))).refusals == []
+    refused = await (await office.restart(model="another-model")).accept(ask(3, "a"))
+    assert [refusal.ticket for refusal in refused.refusals] == [3]
+    await office.ledger.close()
+
+
+async def test_model_that_cannot_be_kept_keeps_no_task_from_running(
+    office: Office, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(fingerprints: Mapping[int, bytes]) -> None:
+        raise LedgerError("the disk is full")
+
+    await office.accept(ask(1, "a"))
+    later = await office.restart(model="another-model")
+    monkeypatch.setattr(later.file, "restate", fail)
+
+    await later.intake.resume(later.file.unfinished(0, 1))
+    await later.run_all()
+
+    assert later.tally.ended["completed"] == 1
+    assert "which model its tasks are asked of now: the disk is full" in caplog.text
 
 
 async def test_each_question_under_an_ended_id_is_judged_by_what_the_ledger_has(
@@ -532,34 +644,103 @@ async def test_task_that_was_accepted_before_is_joined_though_its_batch_fails(
     assert await office.delivered() == {1: "re: why?", 2: "re: why?"}
 
 
-async def test_ending_that_cannot_be_recorded_is_told_and_stays_unfinished(
+async def test_ending_that_cannot_be_recorded_is_told_and_kept_until_it_can(
     office: Office,
 ) -> None:
     await office.accept(ask(1, "a"))
     office.file.failure = LedgerError("the disk is full")
+    running = asyncio.create_task(office.run_all())
 
-    await office.run_all()
-
-    [delivery] = await office.desks.of("mine").collect(0.0)
-    assert (delivery.ending, delivery.ledger_error) == (None, "the disk is full")
-    assert office.tally.ended["completed"] == 0
+    [delivery] = await office.desks.of("mine").collect(10.0)
+    assert delivery.ending is None
+    assert delivery.ledger_error == (
+        "the disk is full; how task 'a' has ended is kept, and recorded once the ledger can be "
+        "written: pool.future('a') waits for that"
+    )
+    assert (office.recorder.kept, office.tally.ended["completed"]) == (1, 0)
     assert [task.id for task in office.file.unfinished(0, 9)] == ["a"]
+    office.file.failure = None
+    await running
+
+    assert await office.delivered() == {}
+    assert (office.recorder.kept, office.tally.ended["completed"]) == (0, 1)
+    assert office.file.unfinished(0, 9) == []
 
 
-async def test_task_whose_ending_was_lost_runs_again_when_it_is_submitted_again(
+async def test_task_whose_end_is_kept_does_not_run_again_when_it_is_submitted_again(
     office: Office,
 ) -> None:
-    await office.accept(ask(1, "a"), ask(2, "b"))
+    await office.accept(ask(1, "a"))
     office.file.failure = LedgerError("the disk is full")
-    await office.run_all()
-    await office.delivered()
+    running = asyncio.create_task(office.run_all())
+    await office.desks.of("mine").collect(10.0)
+
+    receipt = await office.accept(ask(2, "a"))
+    assert receipt.workers == [(2, "crew-1")]
     office.file.failure = None
+    await running
 
-    await office.accept(ask(3, "c"), ask(4, "a"))
-    await office.run_all()
+    assert await office.delivered() == {2: "re: why?"}
+    assert all(office.scheduler.take(worker) == [] for worker in office.workers)
 
-    assert await office.delivered() == {3: "re: why?", 4: "re: why?"}
-    assert [task.id for task in office.file.unfinished(0, 9)] == ["b"]
+
+async def test_settling_waits_for_what_is_kept_and_not_for_what_was_refused(
+    office: Office,
+) -> None:
+    await office.accept(ask(1, "a"))
+    office.file.failure = LedgerError("the disk is full")
+    await office.accept(ask(2, "b"))
+    await office.recorder.settle()
+    running = asyncio.create_task(office.run_all())
+    await office.desks.of("mine").collect(10.0)
+
+    settling = asyncio.create_task(office.recorder.settle())
+    await asyncio.sleep(0)
+    assert not settling.done()
+    office.file.failure = None
+    await settling
+
+    assert [ended.task.id for ended in office.file.ended(0, 9)] == ["a"]
+    await running
+
+
+async def test_nothing_is_sent_while_the_ledger_cannot_be_written(office: Office) -> None:
+    changes: list[str] = []
+    office.recorder.on_failure = lambda: changes.append("failure")
+    recovered = asyncio.Event()
+    office.recorder.on_recovery = recovered.set
+    office.file.failure = LedgerError("the disk is full")
+
+    await office.accept(ask(1, "a"))
+    await office.accept(ask(2, "b"))
+
+    assert changes == ["failure"]
+    assert office.standstill.why is not None
+    assert office.standstill.why.startswith("the disk is full; nothing is sent until the ledger")
+    office.file.failure = None
+    await recovered.wait()
+    assert office.standstill.why is None
+
+
+async def test_ending_that_the_ledger_cannot_hold_is_given_up_and_the_others_are_recorded(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    await office.accept(ask(1, "a"), ask(2, "b"), ask(3, "c"))
+    ended = office.answer_all()
+    too_large = msgspec.structs.replace(ended[1].ending, usage=Usage(2**70))
+    ended[1] = ended[1]._replace(ending=too_large)
+
+    await office.recorder.record(ended, {"crew-1": '{"seen": 1}'})
+
+    assert {one.task.id for one in office.file.ended(0, 9)} == {"a", "b", "c"} - {
+        ended[1].record.task.id
+    }
+    assert office.file.snapshot("crew-1") == '{"seen": 1}'
+    assert (office.recorder.given_up, office.recorder.kept) == (1, 0)
+    assert "not recorded are the ends of 1 tasks" in caplog.text
+    deliveries = await office.desks.of("mine").collect(0.0)
+    assert [one.ledger_error is None for one in deliveries].count(False) == 1
+    assert office.standstill.why is None
 
 
 async def test_task_that_two_find_unfinished_at_once_runs_once(office: Office) -> None:
@@ -608,7 +789,7 @@ async def test_tasks_of_a_session_are_recorded_one_after_the_other(office: Offic
     assert await office.delivered() == {1: "re: 1?", 2: "re: 2?", 3: "re: 3?"}
 
 
-async def test_session_goes_on_after_what_cannot_be_recorded(office: Office) -> None:
+async def test_session_goes_on_once_what_it_has_grown_by_is_recorded(office: Office) -> None:
     await office.accept(say(1, "user-42"), say(2, "user-42"))
     office.file.failure = LedgerError("the disk is full")
     [first] = office.scheduler.take(office.workers[0])
@@ -616,12 +797,14 @@ async def test_session_goes_on_after_what_cannot_be_recorded(office: Office) -> 
     settled = office.scheduler.settle(office.workers[0], answer)
     assert isinstance(settled, Decided)
 
-    followed = await office.recorder.record([Ended(*settled)])
+    recording = asyncio.create_task(office.recorder.record([Ended(*settled)]))
+    await office.desks.of("mine").collect(10.0)
+    assert office.scheduler.take(office.workers[0]) == []
     office.file.failure = None
 
-    assert followed == []
+    assert await recording == []
     [second] = office.scheduler.take(office.workers[0])
-    assert (first.number, second.number, second.session_turns) == (1, 2, 0)
+    assert (first.number, second.number, second.session_turns) == (1, 2, 1)
 
 
 async def test_task_that_follows_and_that_nobody_can_have_is_returned_by_the_recorder(
@@ -725,7 +908,8 @@ async def test_task_that_an_agent_has_asked_for_is_accepted_as_any_other(office:
 
     known = office.file.find("a")
     assert known is not None
-    assert known.task == AcceptedTask(number, "a", "what is new?", "chemist")
+    task = AcceptedTask(number, "a", "what is new?", "chemist")
+    assert known.task == structs.replace(task, fingerprint=office.fingerprints.of(task))
     assert known.ending is not None
     assert (known.ending.text, known.ending.worker) == ("42", "crew-2")
     assert office.intake.last_assigned == number

@@ -207,6 +207,28 @@ async def test_agent_without_a_snapshot_starts_without_one(house: House) -> None
     assert house.crew.started[0].snapshot is None
 
 
+async def test_ledger_that_cannot_be_read_is_waited_for_however_long(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await house.ledger.record([], {"crew-1": '{"seen": 1}'})
+    reads: list[str] = []
+
+    def refuse(worker: str) -> str:
+        reads.append(worker)
+        raise LedgerError("it is damaged")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(house.file, "snapshot", refuse)
+        house.die()
+        await house.reach(lambda: len(reads) > 5)
+        assert house.dead.is_coming_back
+
+    await house.reach(lambda: house.dead.is_healthy)
+
+    assert house.crew.started[0].snapshot == '{"seen": 1}'
+    assert caplog.messages == ["worker 'crew-1' waits for its snapshot: it is damaged"]
+
+
 async def test_new_process_hears_what_the_dead_one_has_not_dealt_with(house: House) -> None:
     for number in (1, 2):
         house.dead.notices[number] = NoticeRecord(Notice(number, "news"))

@@ -99,6 +99,31 @@ def test_refusals_are_waited_for_while_less_than_fifteen_minutes_have_passed() -
     assert not Tries(refused_seconds=900.0).may_wait
 
 
+def test_provider_that_cannot_be_reached_is_no_attempt_and_asked_again_soon() -> None:
+    retries, tries = Retries(POLICY), Tries()
+
+    told = [retries.delay(tries, failure("unreachable"), now) for now in (7.0, 20.0, 60.0)]
+
+    assert all(delay is not None and delay <= 0.5 for delay in told)
+    assert (tries.attempts, tries.refusals, tries.unreached_since) == (0, 0, 7.0)
+
+
+def test_last_try_at_a_provider_that_cannot_be_reached_is_final() -> None:
+    tries = Tries(unreached_since=1.0, is_last_call=True)
+
+    assert Retries(POLICY).delay(tries, failure("unreachable")) is None
+
+
+@pytest.mark.parametrize("verdict", ["transient", "refused"])
+def test_task_that_has_reached_somebody_waits_anew_for_the_next_outage(verdict: Verdict) -> None:
+    tries = Tries(unreached_since=1.0, is_last_call=True)
+
+    assert Retries(POLICY).delay(tries, failure(verdict)) is not None
+
+    assert tries.unreached_since is None
+    assert tries.may_miss
+
+
 def test_each_turn_of_a_chain_has_its_attempts() -> None:
     retries, tries = Retries(POLICY), Tries()
 

@@ -134,15 +134,22 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         paused = {number for number, record in self.records.items() if record.is_paused}
+        in_own_line = {one.number for one in self.records.values() if one.worker is not None}
         for worker, taken in self.scheduler.envelopes():
-            self.check_taken(worker, taken, paused)
+            for line in (True, False):
+                of_line = [one for one in taken if (one.number in in_own_line) == line]
+                self.check_order(of_line, paused)
+            self.check_taken(worker, taken)
         for worker in self.workers:
+            waits_for_company = bool(worker.held) and self.is_anything_outlived
             late = self.scheduler.take(worker) if worker.has_slot else []
-            if late:
+            if late and not waits_for_company:
                 assert all(one.task.race for one in late), "it was idle, with something to do"
-                self.check_taken(worker, late, paused)
+            if late:
+                self.check_taken(worker, late)
 
-    def check_taken(self, worker: WorkerRecord, taken: list[TaskRecord], paused: set[int]) -> None:
+    def check_order(self, taken: list[TaskRecord], paused: set[int]) -> None:
+        """What a worker is sent of one line goes out in the order of that line."""
         fresh = [one.task for one in taken if one.number not in paused and not one.task.race]
         if self.narrow is None:
             urgencies = [-task.priority for task in fresh]
@@ -150,6 +157,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         for key in {(task.priority, task.tenant) for task in fresh}:
             numbers = [task.number for task in fresh if (task.priority, task.tenant) == key]
             assert numbers == sorted(numbers)
+
+    def check_taken(self, worker: WorkerRecord, taken: list[TaskRecord]) -> None:
         assert taken
         assert worker.is_healthy
         assert worker.halted is None
@@ -472,6 +481,11 @@ class SchedulerMachine(RuleBasedStateMachine):
 
         assert set(self.endings) == set(self.records)
         assert self.scheduler.unfinished == 0
+
+    @property
+    def is_anything_outlived(self) -> bool:
+        """Whether a worker has died with a task that is unfinished: such a one runs by itself."""
+        return any(one.tries.deaths and not one.has_ended for one in self.records.values())
 
     @property
     def held(self) -> list[tuple[WorkerRecord, TaskRecord]]:

@@ -17,7 +17,7 @@ from raypool.desk import Desks
 from raypool.errors import LedgerError, UnknownWorker
 from raypool.hedger import Hedger
 from raypool.hedging import Hedging
-from raypool.ledger import Totals
+from raypool.ledger import Progress, Totals
 from raypool.link import WorkerGone
 from raypool.messages import (
     Answer,
@@ -32,7 +32,7 @@ from raypool.messages import (
     WorkerReport,
 )
 from raypool.recorder import Ended
-from raypool.records import AcceptedTask, Conversation, Ending
+from raypool.records import AcceptedTask, Conversation, Death, Ending
 from raypool.retries import Retries
 from raypool.roster import Roster, WorkerRecord
 from raypool.routing import NextFree, RoundRobin, Routing
@@ -196,9 +196,29 @@ class FakeRecorder:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.endings: dict[int, Ending] = {}
+        self.deaths: list[Death] = []
+        self.sent: dict[int, Any] = {}
+        self.took_back: list[int] = []
+        self.failures: list[LedgerError] = []
+        self.maybe_billed = 0
         self.snapshots: dict[str, str] = {}
         self.is_behind = False
+        self.on_failure: Callable[[], None] = lambda: None
+        self.on_recovery: Callable[[], None] = lambda: None
         self._scheduler = scheduler
+
+    async def note(self, progress: Progress) -> None:
+        self.deaths += progress.deaths
+        self.sent.update(progress.sent)
+        self.took_back += [number for number, worker in progress.sent.items() if worker is None]
+
+    async def note_sent(self, worker: str, numbers: Iterable[int]) -> None:
+        if self.failures:
+            raise self.failures.pop()
+        self.sent.update(dict.fromkeys(numbers, worker))
+
+    def cut_short(self, turns: int) -> None:
+        self.maybe_billed += turns
 
     async def record(self, ended: list[Ended], snapshots: dict[str, str]) -> list[Ended]:
         self.snapshots |= snapshots
@@ -211,6 +231,9 @@ class FakeRecorder:
             if decided is not None:
                 followed.append(Ended(*decided))
         return followed
+
+    async def settle(self) -> None:
+        return None
 
     @property
     def states(self) -> dict[int, str]:
@@ -577,9 +600,67 @@ async def test_lost_workers_tasks_run_again_on_the_others() -> None:
     assert floor.recorder.states == dict.fromkeys(range(1, 9), "completed")
     assert [one for one in floor.b.envelopes if set(one) & {1, 3, 5}] == [[1], [3], [5]]
     assert ("worker.died", "crew-1") in await floor.events()
+    assert [(one.number, one.worker, one.reason) for one in floor.recorder.deaths] == [
+        (number, "crew-1", "out of memory") for number in (1, 3, 5)
+    ]
 
 
-async def test_task_fails_with_what_its_last_worker_died_of() -> None:
+async def test_ledger_knows_what_may_cost_money_before_it_is_sent() -> None:
+    floor = Floor()
+    floor.recorder.failures.append(LedgerError("the disk is full"))
+    floor.a.gate.clear()
+    floor.accept(1, 2)
+
+    await floor.reach(lambda: len(floor.a.envelopes) == 1)
+
+    assert floor.recorder.sent == {1: "crew-1", 2: "crew-2"}
+    floor.a.gate.set()
+    await floor.finish(2)
+
+
+async def test_nothing_is_sent_to_a_worker_that_has_died_before_the_ledger_knew() -> None:
+    floor = Floor()
+    floor.recorder.failures.append(LedgerError("the disk is full"))
+    floor.accept(1)
+    await floor.reach(lambda: not floor.recorder.failures)
+
+    await floor.a.die()
+    floor.sender.notify(floor.scheduler.roster["crew-1"], Notice(2, "news"))
+    await floor.finish(1)
+
+    assert floor.a.envelopes == []
+    assert floor.b.envelopes == [[1]]
+
+
+async def test_task_that_is_returned_unbegun_is_taken_back_in_the_ledger() -> None:
+    floor = Floor()
+    floor.a.replies[1] = [Outcome(1, is_returned=True, halt="enough")]
+    floor.b.gate.clear()
+    floor.accept(1)
+
+    await floor.reach(lambda: floor.recorder.sent == {1: "crew-2"})
+
+    assert floor.a.envelopes == [[1]]
+    assert floor.recorder.took_back == [1]
+    floor.b.gate.set()
+    await floor.finish(1)
+
+
+async def test_death_of_a_worker_counts_what_it_ran_as_maybe_billed() -> None:
+    floor = Floor()
+    floor.a.gate.clear()
+    floor.accept(*range(1, 9))
+    await floor.reach(lambda: bool(floor.a.envelopes))
+
+    await floor.a.die("out of memory")
+    await floor.finish(8)
+
+    assert floor.recorder.maybe_billed == 1
+    assert set(floor.recorder.took_back) == {1, 3, 5}
+    assert set(floor.recorder.sent.values()) == {"crew-2"}
+
+
+async def test_task_fails_with_what_its_workers_died_of() -> None:
     floor = Floor(RetryPolicy(max_deaths=1))
     floor.a.gate.clear()
     floor.accept(1)
@@ -590,7 +671,8 @@ async def test_task_fails_with_what_its_last_worker_died_of() -> None:
 
     cause = floor.recorder.endings[1].cause
     assert cause is not None
-    assert cause.message == "worker 'crew-1' died: out of memory"
+    assert cause.message.startswith("its worker has died with the task:\n20")
+    assert cause.message.endswith("+00:00 worker 'crew-1' died: out of memory")
 
 
 async def test_tasks_wait_for_a_worker_that_is_replaced() -> None:

@@ -10,6 +10,8 @@ from raypool.capacity.alone import LoneShare
 from raypool.capacity.breaker import Breaker
 from raypool.capacity.budget import BudgetBook
 from raypool.capacity.limit_gate import LimitGate
+from raypool.capacity.outage import Outage
+from raypool.capacity.standstill import Standstill
 from raypool.capacity.usage_log import UsageLog
 from raypool.clock import SystemClock
 from raypool.config import Budget, RateLimit
@@ -35,7 +37,17 @@ class Turnstile:
         self.book = BudgetBook(budget)
         self.breaker = Breaker(clock)
         log = UsageLog(share, clock)
-        self.gate = LimitGate(TERMS, share, self.book, self.breaker, log=log, table={})
+        self.standstill = Standstill()
+        self.gate = LimitGate(
+            TERMS,
+            share,
+            self.book,
+            self.breaker,
+            Outage(clock),
+            log=log,
+            table={},
+            standstill=self.standstill,
+        )
         self.floor = Floor(gate=self.gate)
 
     @property
@@ -95,6 +107,33 @@ async def test_spent_budget_sends_nothing_until_it_is_raised() -> None:
     assert set(floor.recorder.states.values()) == {"completed"}
 
 
+async def test_ledger_that_fails_lets_nothing_start_and_what_runs_end() -> None:
+    turnstile = Turnstile()
+    floor = turnstile.floor
+    floor.a.gate.clear()
+    floor.b.gate.clear()
+    floor.accept(*range(1, 9))
+    await floor.reach(lambda: turnstile.sent == 2)
+
+    turnstile.standstill.why = "the disk is full"
+    floor.recorder.on_failure()
+    await floor.reach(lambda: bool(floor.a.called_back and floor.b.called_back))
+    floor.a.gate.set()
+    floor.b.gate.set()
+    await floor.reach(lambda: not held(floor))
+    sent = turnstile.sent
+    ended = len(floor.recorder.endings)
+    floor.sender.pump()
+    assert (turnstile.sent, len(floor.recorder.endings)) == (sent, ended)
+    assert ended < 8
+
+    turnstile.standstill.why = None
+    floor.recorder.on_recovery()
+    await floor.finish(8)
+
+    assert set(floor.recorder.states.values()) == {"completed"}
+
+
 async def test_fatal_failures_in_a_row_fail_three_tasks_and_keep_the_others() -> None:
     turnstile = Turnstile()
     floor = turnstile.floor
@@ -148,3 +187,19 @@ async def test_turn_that_an_event_asks_for_waits_for_the_budget() -> None:
 def held(floor: Floor) -> int:
     """How many tasks the workers hold."""
     return sum(len(worker.held) for worker in floor.workers)
+
+
+async def test_provider_out_of_reach_calls_back_what_was_sent_ahead_and_is_tried_by_one() -> None:
+    turnstile = Turnstile()
+    floor = turnstile.floor
+    floor.a.replies[1] = [failed(1, "unreachable"), failed(1, "unreachable")]
+    floor.b.gate.clear()
+
+    floor.accept(*range(1, 9))
+    await floor.reach(lambda: len(floor.a.called_back) == len(floor.b.called_back) == 1)
+    floor.b.gate.set()
+    await floor.finish(8)
+
+    assert set(floor.recorder.states.values()) == {"completed"}
+    assert {ending.attempts for ending in floor.recorder.endings.values()} == {1}
+    assert turnstile.gate.why is None

@@ -19,8 +19,6 @@ from raypool.sqlite_ledger import SqliteLedger
 from raypool.sqlite_rows import KEEP_SNAPSHOTS
 from raypool.sqlite_statements import insert
 
-PAGE_BYTES = 4096
-
 WRITE_UNTIL_KILLED = """
 import sys
 from raypool.records import AcceptedTask, Ending
@@ -145,20 +143,6 @@ class TestFaults:
         assert ledger.unfinished(0, 10) == [task(1)]
         ledger.close()
 
-    def test_damaged_file_is_an_error_that_says_how_to_save_it(self, path: Path) -> None:
-        ledger = SqliteLedger(path)
-        ledger.accept([task(number) for number in range(1, 1000)])
-        ledger.close()
-        with path.open("r+b") as file:
-            file.seek(PAGE_BYTES)
-            file.write(b"\xff" * (path.stat().st_size - PAGE_BYTES))
-
-        ledger = SqliteLedger(path)
-
-        with pytest.raises(LedgerError, match=r"it is damaged; .*\.recover"):
-            ledger.unfinished(0, 1000)
-        ledger.close()
-
     def test_column_that_cannot_be_read_is_damage(self, ledger: SqliteLedger) -> None:
         ledger.accept([task(1)])
         with closing(sqlite3.connect(ledger.path, isolation_level=None)) as other:
@@ -209,7 +193,7 @@ class TestQueries:
 
         ledger.accept(tasks)
 
-        assert ledger.unfinished(0, 1000) == tasks
+        assert ledger.unfinished(0, 5000) == tasks
 
 
 class TestDurability:

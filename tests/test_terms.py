@@ -42,7 +42,9 @@ def test_terms_of_anthropic_name_account_and_model_and_the_price_is_known() -> N
     found = terms(backend, max_tokens=7)
 
     account = backend.account()
-    assert found == Terms(URL, account.key, HAIKU, max_tokens=7, is_priced=True)
+    assert found == Terms(
+        URL, account.key, HAIKU, max_tokens=7, is_priced=True, backend="AnthropicBackend"
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_model_that_the_agent_names_goes_before_that_of_the_backend() -> None:
     assert terms(backend, model="smol").model == "smol"
     assert not terms(backend, model="smol").is_priced
     assert terms(backend, model="smol", prices={"smol": Price(input_mtok=1, output_mtok=2)}) == (
-        Terms(URL, backend.account().key, "smol", max_tokens=1024, is_priced=True)
+        Terms(URL, backend.account().key, "smol", 1024, is_priced=True, backend="AnthropicBackend")
     )
 
 
@@ -123,7 +125,7 @@ async def test_engine_that_has_begun_has_the_terms_of_its_agent() -> None:
 
     async with engine(Billed(), Short()) as one:
         assert one.terms == Terms(
-            "https://example.com", "0123", "scripted", 9, overhead_tokens=2, is_priced=True
+            "https://example.com", "0123", "scripted", 9, 2, is_priced=True, backend="Billed"
         )
 
 

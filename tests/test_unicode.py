@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypool.unicode import unicode_text, unicode_value
+from raypool.unicode import is_unicode, unicode_text, unicode_value
 
 any_text = st.text(st.characters(codec=None, categories=["Cs", "L", "N"]) | st.just("\ud83d"))
 
@@ -41,3 +41,8 @@ def test_texts_are_repaired_wherever_they_are_in_a_value() -> None:
     value: Any = {"a\ud800": [1, None, True, 0.5, ("\ud800", {"b": "\udcff"})]}
 
     assert unicode_value(value) == {"a\ufffd": [1, None, True, 0.5, ["\ufffd", {"b": "\ufffd"}]]}
+
+
+def test_only_a_text_that_can_be_written_down_is_unicode() -> None:
+    assert is_unicode("Grüße, 🧪\x00")
+    assert not any(map(is_unicode, ["\ud800", b"bytes", None, 7, {}]))

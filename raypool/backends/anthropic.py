@@ -76,9 +76,9 @@ class AnthropicBackend(Backend):
         self.api_key = _checked_key("api_key", api_key)
         self.auth_token: str | None = None
         self.base_url = _checked_url("base_url", base_url)
-        self.idle_timeout = _checked_positive("idle_timeout", idle_timeout)
-        self.connect_timeout = _checked_positive("connect_timeout", connect_timeout)
-        self.max_connections = _checked_positive("max_connections", max_connections)
+        self.idle_timeout = checked_positive("idle_timeout", idle_timeout)
+        self.connect_timeout = checked_positive("connect_timeout", connect_timeout)
+        self.max_connections = checked_positive("max_connections", max_connections)
         self.cache_prompts = cache_prompts
         self.extra_body = dict(extra_body or {})
         self.extra_headers = _checked_headers(extra_headers or {})
@@ -198,7 +198,8 @@ def _checked_url(name: str, url: str | None) -> str | None:
     return url
 
 
-def _checked_positive(name: str, value: Number) -> Number:
+def checked_positive(name: str, value: Number) -> Number:
+    """`value`, when it is a number above 0."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not value > 0:
         raise ValueError(f"{name} must be a number above 0, got {value!r}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import traceback
 from dataclasses import dataclass, field
 
@@ -143,8 +144,11 @@ def _transport_event(error: httpx2.RequestError, endpoint: Endpoint) -> ErrorEve
     verdict: Verdict = "transient"
     url, reason = endpoint.url, _reason(error)
     if isinstance(error, httpx2.ConnectTimeout):
+        verdict = "unreachable"
         message = f"could not connect to {url} within {endpoint.connect_timeout:g} s"
     elif isinstance(error, httpx2.ConnectError | httpx2.ProxyError):
+        is_nobody_there = isinstance(_root(error), OSError) and not _is_of_tls(_root(error))
+        verdict = "unreachable" if is_nobody_there else "transient"
         message = f"could not connect to {url}: {reason}; is a server listening there?"
     elif isinstance(error, httpx2.TimeoutException):
         message = f"{url} sent nothing for {endpoint.idle_timeout:g} s (idle_timeout)"
@@ -174,12 +178,21 @@ def _event(
 
 def _reason(error: BaseException) -> str:
     """The innermost cause in the system's words: `Connection refused`."""
-    root = error
-    while inner := _inner(root):
-        root = inner
+    root = _root(error)
     if isinstance(root, ConnectionError) and root.errno:
         return os.strerror(root.errno)
     return _text(root if isinstance(root, OSError) else error)
+
+
+def _root(error: BaseException) -> BaseException:
+    while inner := _inner(error):
+        error = inner
+    return error
+
+
+def _is_of_tls(error: BaseException) -> bool:
+    """Whether somebody was there, whose certificate or protocol is not to be trusted."""
+    return isinstance(error, ssl.SSLError)
 
 
 def _inner(error: BaseException) -> BaseException | None:

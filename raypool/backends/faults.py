@@ -37,11 +37,16 @@ def error_event(error: BaseException, verdict: Verdict | None = None) -> ErrorEv
     return ErrorEvent(
         verdict=verdict or verdict_of_exception(error),
         error_type=type(error).__name__,
-        message=str(error),
+        message=words_of(error),
         retry_after=_retry_after(error),
         traceback="".join(traceback.format_exception(error)),
         exception=error,
     )
+
+
+def words_of(error: BaseException) -> str:
+    """What an exception says; its kind for one that says nothing, as time-outs often do."""
+    return str(error) if str(error).strip() else f"{type(error).__name__}, without a message"
 
 
 def retry_after_seconds(headers: Mapping[str, str] | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -12,9 +13,19 @@ from raypool.agent import SessionOptions
 from raypool.backends.base import Backend, Session
 from raypool.backends.dialogue import Message, MissingToolResults, continued
 from raypool.backends.faults import error_event
-from raypool.events import ErrorEvent, Event, ResultEvent, TextEvent, ToolResultEvent, ToolUseEvent
+from raypool.events import (
+    ErrorEvent,
+    Event,
+    ResultEvent,
+    TextEvent,
+    ToolResultEvent,
+    ToolUseEvent,
+    Verdict,
+)
 from raypool.response import Response
 from raypool.task import Content
+
+logger = logging.getLogger(__name__)
 
 Function: TypeAlias = Callable[[Content, SessionOptions], Awaitable[str | Response]]
 Retryable: TypeAlias = Callable[[Exception], bool]
@@ -86,7 +97,12 @@ class _FunctionSession(Session):
     def _failure(self, error: Exception) -> ErrorEvent:
         if self._backend.retryable is None:
             return error_event(error)
-        return error_event(error, "transient" if self._backend.retryable(error) else "invalid")
+        try:
+            verdict: Verdict = "transient" if self._backend.retryable(error) else "invalid"
+        except Exception:
+            logger.exception("retryable raised for %s, which is retried", type(error).__name__)
+            verdict = "transient"
+        return error_event(error, verdict)
 
 
 def _problem(answer: Any) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypool.agent import SessionOptions
+from raypool.backends.anthropic import IDLE_TIMEOUT_SECONDS, checked_positive
 from raypool.backends.base import Backend, Session
 from raypool.backends.model_file import FILE_NAME, check_engine, find_model
 
@@ -34,6 +35,8 @@ class LocalBackend(Backend):
         slots: how many turns one node answers at once.
         context_tokens: the longest conversation, answer included, in tokens; each slot holds so
             many, at about 23 KB a token.
+        idle_timeout: the longest that the server may be silent in the middle of an answer, in
+            seconds; a turn that waits for a slot is silent too, and has its `turn_timeout`.
     """
 
     name = "local"
@@ -45,10 +48,12 @@ class LocalBackend(Backend):
         *,
         slots: int = 4,
         context_tokens: int = 2048,
+        idle_timeout: float = IDLE_TIMEOUT_SECONDS,
     ) -> None:
         self.model_path = _checked_path(model_path)
         self.slots = _checked_count("slots", slots)
         self.context_tokens = _checked_count("context_tokens", context_tokens)
+        self.idle_timeout = checked_positive("idle_timeout", idle_timeout)
         self._node_model: NodeModel | None = None
 
     @property
@@ -75,7 +80,7 @@ class LocalBackend(Backend):
         from raypool.backends.local_session import connect  # noqa: PLC0415 - a second, and Ray
 
         self._node_model = await connect(
-            find_model(self.model_path), self.slots, self.context_tokens
+            find_model(self.model_path), self.slots, self.context_tokens, self.idle_timeout
         )
 
     async def start(self, options: SessionOptions) -> Session:

@@ -30,8 +30,9 @@ SERVER_ERROR = "server_error"
 class NodeModel:
     """The model of this node, found again when its server has been replaced."""
 
-    def __init__(self, name: str, lease: ServerLease) -> None:
+    def __init__(self, name: str, lease: ServerLease, idle_timeout: float) -> None:
         self.name = name
+        self.idle_timeout = idle_timeout
         self._lease = lease
         self._lock = asyncio.Lock()
         self._client: ServerClient | None = None
@@ -71,14 +72,16 @@ class NodeModel:
             await client.close()
 
 
-async def connect(model: ModelFile, slots: int, context_tokens: int) -> NodeModel:
+async def connect(
+    model: ModelFile, slots: int, context_tokens: int, idle_timeout: float
+) -> NodeModel:
     """The model, with its server running on this node.
 
     Raises:
         PoolStartError: the server cannot start on this node; says why.
     """
     lease = ServerLease(ServerSettings(model, slots, context_tokens))
-    node_model = NodeModel(model.name, lease)
+    node_model = NodeModel(model.name, lease, idle_timeout)
     await node_model.client()
     return node_model
 
@@ -144,7 +147,10 @@ class LocalSession(Session):
         except RayError as error:
             yield error_event(error, "transient")
             return
-        async with aclosing(client.turn(asked, self._options, self._schema)) as events:
+        async with (
+            aclosing(client.turn(asked, self._options, self._schema)) as answer,
+            aclosing(_without_gaps(answer, self._model.idle_timeout, client)) as events,
+        ):
             async for event in events:
                 if isinstance(event, ResultEvent):
                     yield msgspec.structs.replace(event, cost_usd=0.0)
@@ -161,6 +167,29 @@ class LocalSession(Session):
             return _with(event, "invalid")
         await self._model.doubt(client)
         return _with(event, "transient")
+
+
+async def _without_gaps(
+    events: AsyncGenerator[Event], seconds: float, client: ServerClient
+) -> AsyncGenerator[Event]:
+    """The events, up to a silence of so many seconds after the first: that is an error."""
+    longest = None
+    while True:
+        try:
+            async with asyncio.timeout(longest):
+                event = await anext(events, None)
+        except TimeoutError:
+            yield ErrorEvent(
+                verdict="transient",
+                error_type="ReadTimeout",
+                message=f"{client.address.url} sent nothing for {seconds:g} s in the middle of an "
+                "answer; LocalBackend(idle_timeout=…) sets how long it may",
+            )
+            return
+        if event is None:
+            return
+        longest = seconds
+        yield event
 
 
 def _has_image(message: Message) -> bool:

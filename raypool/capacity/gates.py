@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from raypool.capacity.breaker import Breaker
-from raypool.capacity.budget import BudgetBook, Limit
+from raypool.capacity.budget import NOTHING, BudgetBook, Cost, Limit
 from raypool.capacity.estimates import FALLBACK_MAX_TOKENS
 from raypool.capacity.limit_gate import LimitGate, unknown_price
+from raypool.capacity.outage import Outage
 from raypool.capacity.share import Share
+from raypool.capacity.standstill import Standstill
 from raypool.capacity.usage_log import UsageLog
 from raypool.clock import Clock
-from raypool.config import Budget, Price, RateLimit
+from raypool.config import Budget, Price, RateLimit, RetryPolicy
 from raypool.messages import Terms
+from raypool.records import AcceptedTask
 from raypool.status import LimitStatus
 
 logger = logging.getLogger(__name__)
@@ -29,7 +33,7 @@ class Gates:
     """Makes the gate of each role as its first worker is ready.
 
     Roles whose turns go to one provider, under one key and to one model, share its limits and
-    one breaker.
+    one breaker; those of one provider share its outages.
 
     Args:
         book: the pool's budget.
@@ -37,7 +41,9 @@ class Gates:
         prices: what models cost, by the user.
         has_memory: each worker has one conversation for its whole life.
         new_share: makes the pool's share of the limits that such turns have.
+        retry: how long a provider that cannot be reached is left alone.
         tell: is told when the budget is spent, and when sending stops and goes on.
+        standstill: closes them all.
     """
 
     def __init__(
@@ -49,6 +55,8 @@ class Gates:
         has_memory: bool,
         new_share: NewShare,
         tell: Tell,
+        retry: RetryPolicy | None = None,
+        standstill: Standstill | None = None,
     ) -> None:
         self._book = book
         self._clock = clock
@@ -56,8 +64,11 @@ class Gates:
         self._has_memory = has_memory
         self._new_share = new_share
         self._tell = tell
+        self._retry = retry
+        self._standstill = standstill or Standstill()
         self._gates: dict[tuple[str, Terms], LimitGate] = {}
         self._breakers: dict[Account, Breaker] = {}
+        self._outages: dict[str, Outage] = {}
         self._shares: dict[tuple[Account, RateLimit], Share] = {}
         self._logs: dict[Share, tuple[Terms, UsageLog]] = {}
         book.on_spent = self._tell_of_budget
@@ -68,6 +79,12 @@ class Gates:
         if gate is None:
             gate = self._gates[role, terms] = self._new_gate(role, terms, rate_limit)
         return gate
+
+    def most(self, task: AcceptedTask) -> Cost:
+        """What an exchange of a task may cost at most, whichever worker has it."""
+        roles = self._gates.items()
+        costs = [gate.most(task) for (role, _), gate in roles if task.role in (None, role)]
+        return functools.reduce(Cost.greater, costs, NOTHING)
 
     def problem(self, budget: Budget | None) -> str | None:
         """Why a budget cannot be kept; `None` when it can."""
@@ -80,11 +97,14 @@ class Gates:
         """Send again, whatever has failed."""
         for breaker in self._breakers.values():
             breaker.close()
+        for outage in self._outages.values():
+            outage.close()
 
     @property
     def why(self) -> str | None:
         """Why nothing is sent of a role, or of all; `None` while something is."""
-        return next((why for gate in self._gates.values() if (why := gate.why)), None)
+        reasons = (gate.why for gate in self._gates.values())
+        return self._standstill.why or next(filter(None, reasons), None)
 
     def limits(self) -> list[LimitStatus]:
         """What limits the sending now."""
@@ -113,6 +133,11 @@ class Gates:
         if breaker is None:
             breaker = self._breakers[account] = Breaker(self._clock)
             breaker.on_change = self._tell_of_breaker
+        provider = terms.provider or role
+        outage = self._outages.get(provider)
+        if outage is None:
+            outage = self._outages[provider] = Outage(self._clock, self._retry)
+            outage.on_change = self._tell_of_outage
         share = self._shares.get((account, rate_limit))
         if share is None:
             share = self._shares[account, rate_limit] = self._new_share(terms, rate_limit)
@@ -122,9 +147,11 @@ class Gates:
             share,
             self._book,
             breaker,
+            outage,
             log=self._logs[share][1],
             table=self._prices,
             has_memory=self._has_memory,
+            standstill=self._standstill,
         )
 
     def _tell_of_budget(self, limit: Limit) -> None:
@@ -143,3 +170,12 @@ class Gates:
             "cause and call pool.resume_sending(); a task is tried now and then",
             error_type,
         )
+
+    def _tell_of_outage(self, error_type: str | None) -> None:
+        if error_type is None:
+            self._tell("breaker.closed")
+            logger.info("the provider can be reached again: sending goes on")
+            return
+        self._tell("breaker.opened", error_type=error_type)
+        why = (outage.why for outage in self._outages.values() if outage.is_open)
+        logger.warning("sending has stopped: %s", next(why, error_type))

@@ -1,4 +1,4 @@
-"""The gate of the workers of one role: the provider's limits, the budget and the breaker."""
+"""The gate of the workers of one role: what may hold up its sending."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from raypool.capacity.breaker import Breaker
 from raypool.capacity.budget import NOTHING, BudgetBook, Cost
 from raypool.capacity.estimates import Estimates, Need, Size
 from raypool.capacity.gate import Reservation
+from raypool.capacity.outage import Outage
 from raypool.capacity.share import SettleVerdict, Share, Ticket
+from raypool.capacity.standstill import Standstill
 from raypool.capacity.usage_log import UsageLog
 from raypool.config import Price
 from raypool.messages import Answer, Outcome, Terms
 from raypool.prices import cost_usd, most_usd
+from raypool.records import AcceptedTask
 from raypool.task_record import TaskRecord
 from raypool.usage import Usage
 
 UNTOLD = ("TurnTimeout", "Interrupted")
 """Kinds of failures after which the provider may count more than it has told."""
+
+BACKEND_ERROR = "BackendError"
 
 WORTH_TELLING_SECONDS = 1.0
 
@@ -68,16 +73,18 @@ class Held(Reservation):
 
 
 class LimitGate:
-    """Lets an exchange go when the breaker, the budget and the provider's limits all do.
+    """Lets an exchange go when breaker, budget and the provider's limits do, and it is there.
 
     Args:
         terms: what the workers' turns are limited and priced by.
         share: the pool's share of the provider's limits.
         book: the pool's budget, which all its gates share.
         breaker: stops the sending when no request can succeed.
+        outage: stops it while the provider cannot be reached.
         log: notes what the share has sent.
         table: what models cost, by the user.
         has_memory: each worker has one conversation for its whole life.
+        standstill: closes all gates of the pool.
     """
 
     def __init__(
@@ -86,25 +93,30 @@ class LimitGate:
         share: Share,
         book: BudgetBook,
         breaker: Breaker,
+        outage: Outage,
         *,
         log: UsageLog,
         table: Mapping[str, Price],
         has_memory: bool = False,
+        standstill: Standstill | None = None,
     ) -> None:
         self.terms = terms
         self.share = share
         self.breaker = breaker
+        self.outage = outage
         self.tariff = Tariff(terms, table)
         self._book = book
         self._log = log
         self._estimates = Estimates(terms)
         self._has_memory = has_memory
+        self._standstill = standstill or Standstill()
         self._waits_for_share = False
         self._waits_for_probe = False
 
     @property
     def is_wide_open(self) -> bool:
-        return not (self.share.is_limiting or self._book.is_limiting or self.breaker.is_open)
+        is_limited = self.share.is_limiting or self._book.is_limiting or self._is_probing
+        return not is_limited and self._standstill.why is None
 
     @property
     def is_broken(self) -> bool:
@@ -113,13 +125,21 @@ class LimitGate:
 
     @property
     def why(self) -> str | None:
-        return self.breaker.why or self._why_unpriced() or self._book.why or self._why_share()
+        return (
+            self._standstill.why
+            or self.breaker.why
+            or self.outage.why
+            or self._why_unpriced()
+            or self._book.why
+            or self._why_share()
+        )
 
     def reserve(self, record: TaskRecord) -> bool:
-        if self._lacks_price:
+        if self._lacks_price or self._standstill.why is not None:
             return False
-        is_probe = self.breaker.is_open
-        if is_probe and self.breaker.opens_in() != 0:
+        is_probe = self._is_probing
+        is_last_call = is_probe and self.outage.exhausts(record.tries.unreached_since)
+        if is_probe and self._probes_in(is_last_call=is_last_call) != 0:
             self._waits_for_probe = True
             return False
         size = self._estimates.size(record.task, self._conversation(record))
@@ -134,22 +154,30 @@ class LimitGate:
                 if cost is not None:
                     self._book.settle(cost, NOTHING)
                 return False
-        if is_probe:
+        if self.breaker.is_open:
             self.breaker.begin_probe()
+        if self.outage.is_open:
+            self.outage.begin_probe()
+        record.tries.is_last_call = is_last_call
         record.reserved = Held(is_probe=is_probe, size=size, cost=cost, ticket=ticket)
         return True
+
+    def most(self, task: AcceptedTask) -> Cost:
+        """What an exchange of a task may cost at most."""
+        return self.tariff.most(self._estimates.most(self._estimates.size(task, task.session)))
 
     def opens_in(self) -> float | None:
         if not (self._waits_for_share or self._waits_for_probe):
             return None
         waits = [
             self.share.opens_in() if self._waits_for_share else None,
-            self.breaker.opens_in() if self._waits_for_probe else None,
+            self._probes_in() if self._waits_for_probe else None,
         ]
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
     def wake(self) -> None:
         self._waits_for_share = self._waits_for_probe = False
+        self.outage.wake()
 
     def settle(self, record: TaskRecord, outcome: Outcome | None) -> None:
         if record.reserved is None and outcome is not None and outcome.limits is None:
@@ -159,6 +187,7 @@ class LimitGate:
                 return
         held = record.reserved if isinstance(record.reserved, Held) else None
         self._settle_breaker(held, outcome)
+        self._settle_outage(held, outcome)
         may_tell_less = outcome is None or _is_untold(outcome)
         self._settle_budget(held, outcome, may_tell_less=may_tell_less)
         self._settle_share(held, outcome, may_tell_less=may_tell_less)
@@ -168,6 +197,7 @@ class LimitGate:
         """Settle an answer for which nothing was set aside: where nothing limits, nearly all."""
         usage = outcome.usage
         self.breaker.succeed()
+        self.outage.reach()
         tokens = usage.total_tokens
         if tokens or outcome.cost_usd:
             self._book.spend(self.tariff.usd(outcome), tokens)
@@ -192,6 +222,16 @@ class LimitGate:
             self.breaker.succeed()
         elif is_probe:
             self.breaker.end_probe()
+
+    def _settle_outage(self, held: Held | None, outcome: Outcome | None) -> None:
+        failure = None if outcome is None else outcome.failure
+        is_probe = held is not None and held.is_probe
+        if failure is not None and failure.verdict == "unreachable":
+            self.outage.miss(failure.type, failure.message, is_probe=is_probe)
+        elif outcome is not None and _has_reached(outcome):
+            self.outage.reach(is_probe=is_probe)
+        elif is_probe:
+            self.outage.end_probe()
 
     def _settle_budget(
         self, held: Held | None, outcome: Outcome | None, *, may_tell_less: bool
@@ -249,6 +289,21 @@ class LimitGate:
         return self.tariff.most(need) if self._book.counts_usd else Cost(0, sum(need))
 
     @property
+    def _is_probing(self) -> bool:
+        """Whether nothing but a probe may go."""
+        return self.breaker.is_open or self.outage.is_open
+
+    def _probes_in(self, *, is_last_call: bool = False) -> float | None:
+        """Seconds until a probe may go; `None` while the one that is out must tell first.
+
+        One that has waited long enough for a provider that is away may go beside others.
+        """
+        seconds = self.breaker.opens_in()
+        if seconds is None or is_last_call:
+            return seconds
+        return max(seconds, self.outage.opens_in())
+
+    @property
     def _lacks_price(self) -> bool:
         return self._book.counts_usd and not self.tariff.is_known
 
@@ -278,6 +333,12 @@ def unknown_price(terms: Terms) -> str:
 
 def _is_answered(outcome: Outcome) -> bool:
     return outcome.answer is not None or (outcome.is_paused and outcome.requests > 0)
+
+
+def _has_reached(outcome: Outcome) -> bool:
+    """Whether somebody is there: an answer, or an error that an unreachable one cannot give."""
+    failure = outcome.failure
+    return _is_answered(outcome) or (failure is not None and failure.kind == BACKEND_ERROR)
 
 
 def _is_untold(outcome: Outcome) -> bool:

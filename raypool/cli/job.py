@@ -113,6 +113,7 @@ class Job:
             pool = start_pool(self._options, self._backend, ledger=ledger, max_pending=MAX_PENDING)
         with pool:
             interrupts.watch(pool, self._rows.stop)
+            self._tally.maybe_billed = pool.status().maybe_billed
             self._progress.begin("")
             self._tally.begin_pace()
             budget_usd = self._options.budget_usd

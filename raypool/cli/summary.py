@@ -24,6 +24,11 @@ def summary(tally: Tally, output: str, failed_rows: Path | None = None) -> list[
         )
     if tally.answered:
         lines.append(f"  tokens: {_tokens(tally)}; cost: {cost(tally)}")
+    if tally.maybe_billed:
+        lines.append(
+            f"  {count(tally.maybe_billed, 'turn')} that a crash cut short may have been billed "
+            "beside that; asked again"
+        )
     if tally.failed > tally.reasons[BAD_ROW]:
         lines.append("  --retry-failed asks the failed rows again")
     if failed_rows is not None and tally.failed:

@@ -26,6 +26,7 @@ class Tally:
         usage: tokens of the rows that ended in this run.
         cost_usd: what the answers with a known price cost, in USD.
         unpriced: answers whose price is not known.
+        maybe_billed: turns of earlier runs that may have been billed though no answer came.
         reasons: how often each type of error came in this run.
         example: the first error of each type, in full.
     """
@@ -39,6 +40,7 @@ class Tally:
         self.usage = Usage()
         self.cost_usd = 0.0
         self.unpriced = 0
+        self.maybe_billed = 0
         self.reasons: Counter[str] = Counter()
         self.example: dict[str, str] = {}
         self._ended = 0
@@ -111,6 +113,7 @@ class Tally:
                 "output_tokens": usage.output_tokens,
                 "cost_usd": self.cost_usd if is_known else None,
                 "unpriced": self.unpriced,
+                "maybe_billed": self.maybe_billed,
                 "seconds": self.seconds,
             }
 

@@ -99,7 +99,7 @@ FIELDS: dict[str, Field] = {
     "tool": Field("name", "the tool's name"),
     "turn": Field("count", "its place in the task's chain, from 1"),
     "turns": Field("count", "exchanges with the backend"),
-    "verdict": Field("name", "`refused`, `transient`, `invalid` or `fatal`"),
+    "verdict": Field("name", "`refused`, `unreachable`, `transient`, `invalid` or `fatal`"),
     "wait_seconds": Field("seconds", "how long until it goes on"),
     "waited_seconds": Field("seconds", "how long its first turn had run without an answer"),
     "where": Field("name", "whose buffer was full: `worker`, `reader` or `handler`"),
@@ -189,7 +189,7 @@ EVENTS: dict[EventName, EventKind] = {
         ("session", "dropped", "kept"),
     ),
     "limit.refused": EventKind(
-        "The provider has no capacity (429, 529); the whole pool waits.",
+        "The provider has no capacity (429, 529), or cannot be reached; the whole pool waits.",
         ("error_type", "wait_seconds"),
     ),
     "limit.spent": EventKind(

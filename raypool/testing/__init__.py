@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from raypool.backends.scripted import ScriptedBackend
@@ -13,6 +14,7 @@ from raypool.testing.server_limits import ServerLimits, Traffic
 
 if TYPE_CHECKING:
     from raypool.testing.contract import BackendContract
+    from raypool.testing.fault_contract import FaultContract, Meets
 
 __all__ = [
     "Answer",
@@ -20,6 +22,8 @@ __all__ = [
     "Call",
     "FakeClock",
     "Fault",
+    "FaultContract",
+    "Meets",
     "MessagesServer",
     "ScriptedBackend",
     "ServerLimits",
@@ -27,10 +31,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """`BackendContract` alone needs pytest, which users of the rest may not have."""
-    if name == "BackendContract":
-        from raypool.testing.contract import BackendContract  # noqa: PLC0415
+_SUITES = {
+    "BackendContract": "contract",
+    "FaultContract": "fault_contract",
+    "Meets": "fault_contract",
+}
 
-        return BackendContract
+
+def __getattr__(name: str) -> object:
+    """The suites alone need pytest, which users of the rest may not have."""
+    if name in _SUITES:
+        return getattr(importlib.import_module(f"raypool.testing.{_SUITES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Concatenate, ParamSpec, TypeAlias
+from collections.abc import AsyncGenerator
+from typing import Any, ClassVar
 
 import cloudpickle
 import pytest
@@ -16,28 +14,9 @@ from raypool.agent import SessionOptions
 from raypool.backends.base import Backend, Session
 from raypool.events import ErrorEvent, Event, ResultEvent, TextEvent
 from raypool.task import Content
-
-Options = ParamSpec("Options")
-AsyncTest: TypeAlias = Callable[Concatenate["BackendContract", Backend, Options], Awaitable[None]]
-Test: TypeAlias = Callable[Concatenate["BackendContract", Backend, Options], None]
+from raypool.testing.turns import count_of_ends, opened, turn_of, with_open_backend
 
 CANCELLED_AFTER_STEPS = (1, 10, 100)
-
-
-def _with_open_backend(test: AsyncTest[Options]) -> Test[Options]:
-    """Run `test` on an event loop of its own, with the backend prepared and open."""
-
-    def run(
-        self: BackendContract, backend: Backend, *args: Options.args, **options: Options.kwargs
-    ) -> None:
-        async def scenario() -> None:
-            async with asyncio.timeout(self.timeout), _opened(backend.prepare()) as opened:
-                await test(self, opened, *args, **options)
-
-        asyncio.run(scenario())
-
-    wrapped: Test[Options] = functools.update_wrapper(run, test)  # type: ignore[assignment]
-    return wrapped
 
 
 ATTEMPTS = 4
@@ -100,29 +79,29 @@ class BackendContract:
         for name in left_out:
             setattr(cls, name, None)
 
-    @_with_open_backend
+    @with_open_backend
     async def test_a_turn_ends_in_one_result_and_nothing_after(self, backend: Backend) -> None:
-        events = await _turn(await backend.start(self.options), self.question)
+        events = await turn_of(await backend.start(self.options), self.question)
 
         assert isinstance(events[-1], ResultEvent), f"the question got no answer: {events}"
-        assert _count_of_ends(events) == 1, f"a turn must end once: {events}"
+        assert count_of_ends(events) == 1, f"a turn must end once: {events}"
 
-    @_with_open_backend
+    @with_open_backend
     async def test_text_events_hold_the_answer(self, backend: Backend) -> None:
-        events = await _turn(await backend.start(self.options), self.question)
+        events = await turn_of(await backend.start(self.options), self.question)
 
         assert _text(events).strip(), f"the text events have no text: {events}"
 
-    @_with_open_backend
+    @with_open_backend
     async def test_a_prompt_may_be_a_list_of_messages(self, backend: Backend) -> None:
         content = [{"type": "text", "text": self.question}]
         session = await backend.start(self.options)
 
-        events = await _turn(session, [{"role": "user", "content": content}])
+        events = await turn_of(session, [{"role": "user", "content": content}])
 
         assert isinstance(events[-1], ResultEvent), f"messages got no answer: {events}"
 
-    @_with_open_backend
+    @with_open_backend
     async def test_a_second_prompt_continues_the_conversation(self, backend: Backend) -> None:
         remembered = self._what_is_remembered()
         session = await backend.start(self.options)
@@ -132,7 +111,7 @@ class BackendContract:
 
         assert _mentions(answer, remembered), f"the first turn is forgotten: {answer!r}"
 
-    @_with_open_backend
+    @with_open_backend
     async def test_a_session_continues_the_messages_that_it_is_opened_with(
         self, backend: Backend
     ) -> None:
@@ -144,7 +123,7 @@ class BackendContract:
 
         assert _mentions(answer, remembered), f"the messages are forgotten: {answer!r}"
 
-    @_with_open_backend
+    @with_open_backend
     async def test_what_a_session_says_of_its_conversation_opens_another(
         self, backend: Backend
     ) -> None:
@@ -164,7 +143,7 @@ class BackendContract:
         if self.remembered is not None:
             assert _mentions(answer, self.remembered), f"the messages are forgotten: {answer!r}"
 
-    @_with_open_backend
+    @with_open_backend
     async def test_sessions_know_nothing_of_each_other(self, backend: Backend) -> None:
         remembered = self._what_is_remembered()
         first, second = await backend.start(self.options), await backend.start(self.options)
@@ -174,10 +153,10 @@ class BackendContract:
 
         assert not _mentions(answer, remembered), f"one session heard the other: {answer!r}"
 
-    @_with_open_backend
+    @with_open_backend
     async def test_many_sessions_run_side_by_side(self, backend: Backend) -> None:
         async def ask() -> list[Event]:
-            return await _turn(await backend.start(self.options), self.question)
+            return await turn_of(await backend.start(self.options), self.question)
 
         turns = await asyncio.gather(*(ask() for _ in range(self.sessions_side_by_side)))
 
@@ -185,12 +164,12 @@ class BackendContract:
         assert not failures, f"{len(failures)} of {len(turns)} failed: {failures[0]}"
 
     @pytest.mark.parametrize("steps", CANCELLED_AFTER_STEPS)
-    @_with_open_backend
+    @with_open_backend
     async def test_a_cancelled_turn_leaves_the_conversation_as_it_was(
         self, backend: Backend, steps: int
     ) -> None:
         session = await backend.start(self.options)
-        turn = asyncio.create_task(_turn(session, self.fact))
+        turn = asyncio.create_task(turn_of(session, self.fact))
         for _ in range(steps):
             await asyncio.sleep(0)
 
@@ -199,7 +178,7 @@ class BackendContract:
 
         await self._check_goes_on(session, must_forget=turn.cancelled())
 
-    @_with_open_backend
+    @with_open_backend
     async def test_a_turn_left_in_the_middle_leaves_the_conversation_as_it_was(
         self, backend: Backend
     ) -> None:
@@ -212,64 +191,64 @@ class BackendContract:
 
         await self._check_goes_on(session, must_forget=not isinstance(first, ResultEvent))
 
-    @_with_open_backend
+    @with_open_backend
     async def test_what_goes_wrong_is_yielded_and_not_raised(self, backend: Backend) -> None:
-        events = await _turn(await backend.start(self.options), self._what_fails())
+        events = await turn_of(await backend.start(self.options), self._what_fails())
 
         assert isinstance(events[-1], ErrorEvent), f"{self.failing!r} must fail: {events}"
-        assert _count_of_ends(events) == 1, f"a turn must end once: {events}"
+        assert count_of_ends(events) == 1, f"a turn must end once: {events}"
         assert events[-1].message, "an error must say what happened"
 
-    @_with_open_backend
+    @with_open_backend
     async def test_a_failed_turn_leaves_the_session_usable(self, backend: Backend) -> None:
         session = await backend.start(self.options)
 
-        await _turn(session, self._what_fails())
-        events = await _turn(session, self.question)
+        await turn_of(session, self._what_fails())
+        events = await turn_of(session, self.question)
 
         assert isinstance(events[-1], ResultEvent), f"no answer after an error: {events}"
 
-    @_with_open_backend
+    @with_open_backend
     async def test_closing_twice_does_no_harm(self, backend: Backend) -> None:
         session = await backend.start(self.options)
-        await _turn(session, self.question)
+        await turn_of(session, self.question)
 
         for _ in range(2):
             await session.close()
         for _ in range(2):
             await backend.close()
 
-    @_with_open_backend
+    @with_open_backend
     async def test_it_pickles_also_while_it_is_open(self, backend: Backend) -> None:
         session = await backend.start(self.options)
-        await _turn(session, self.question)
+        await turn_of(session, self.question)
 
-        async with _opened(cloudpickle.loads(cloudpickle.dumps(backend))) as copy:
-            events = await _turn(await copy.start(self.options), self.question)
+        async with opened(cloudpickle.loads(cloudpickle.dumps(backend))) as copy:
+            events = await turn_of(await copy.start(self.options), self.question)
 
         assert isinstance(events[-1], ResultEvent), f"the unpickled copy fails: {events}"
 
-    @_with_open_backend
+    @with_open_backend
     async def test_no_repr_shows_a_secret(self, backend: Backend) -> None:
         session = await backend.start(self.options)
 
         self._check_hides_secrets(f"{backend!r} {backend} {session!r}")
 
-    @_with_open_backend
+    @with_open_backend
     async def test_no_account_shows_a_secret(self, backend: Backend) -> None:
         account = getattr(backend, "account", None)
 
         self._check_hides_secrets(repr(account() if account else None))
 
-    @_with_open_backend
+    @with_open_backend
     async def test_no_error_shows_a_secret(self, backend: Backend) -> None:
-        events = await _turn(await backend.start(self.options), self._what_fails())
+        events = await turn_of(await backend.start(self.options), self._what_fails())
 
         self._check_hides_secrets(repr(events))
         self._check_hides_secrets(str(cloudpickle.dumps(events)))
 
     async def _check_goes_on(self, session: Session, *, must_forget: bool) -> None:
-        events = await _turn(session, self.recall)
+        events = await turn_of(session, self.recall)
 
         assert isinstance(events[-1], ResultEvent), f"the session is broken: {events}"
         if must_forget and self.remembered is not None:
@@ -289,20 +268,6 @@ class BackendContract:
         return self.failing
 
 
-@asynccontextmanager
-async def _opened(backend: Backend) -> AsyncIterator[Backend]:
-    await backend.open()
-    try:
-        yield backend
-    finally:
-        await backend.close()
-
-
-async def _turn(session: Session, prompt: Content) -> list[Event]:
-    """All events of one turn."""
-    return [event async for event in session.prompt(prompt)]
-
-
 def _mentions(answer: str, words: str) -> bool:
     return words.casefold() in answer.casefold()
 
@@ -314,7 +279,7 @@ def _said(role: str, text: str) -> dict[str, Any]:
 async def _answer(session: Session, prompt: Content) -> str:
     """The text of one turn; one that ends in a transient error is tried again, as pools do."""
     for _ in range(ATTEMPTS):
-        events = await _turn(session, prompt)
+        events = await turn_of(session, prompt)
         last = events[-1]
         if not (isinstance(last, ErrorEvent) and last.verdict == "transient"):
             break
@@ -323,7 +288,3 @@ async def _answer(session: Session, prompt: Content) -> str:
 
 def _text(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextEvent))
-
-
-def _count_of_ends(events: list[Event]) -> int:
-    return sum(isinstance(event, ResultEvent | ErrorEvent) for event in events)

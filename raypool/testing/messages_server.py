@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from types import TracebackType
@@ -24,6 +24,7 @@ from raypool.usage import Usage
 Reply: TypeAlias = str | Answer | Callable[[Call], str | Answer] | None
 Faults: TypeAlias = Sequence[Fault | None] | Callable[[Call], Fault | None]
 
+HOST = "127.0.0.1"
 MAX_BODY_BYTES = 64 << 20
 BACKLOG = 4096
 START_TIMEOUT_SECONDS = 10.0
@@ -140,6 +141,15 @@ class MessagesServer:
         """
         self._wait(lambda: self._in_flight == 0, "the last request to end", timeout)
 
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """While the block runs nobody listens at `url`, and who was connected is so no more."""
+        self._call(self._shut())
+        try:
+            yield
+        finally:
+            self._call(self._listen())
+
     def __enter__(self) -> MessagesServer:
         self._thread.start()
         self._started.result(START_TIMEOUT_SECONDS)
@@ -170,10 +180,28 @@ class MessagesServer:
             shutdown_timeout=SHUTDOWN_SECONDS,
         )
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, backlog=BACKLOG).start()
-        self._started.set_result(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        self._runner, self._port = runner, 0
+        await self._listen()
+        self._port = runner.addresses[0][1]
+        self._started.set_result(f"http://{HOST}:{self._port}")
         await self._stopping.wait()
         await runner.cleanup()
+
+    async def _listen(self) -> None:
+        self._site = web.TCPSite(
+            self._runner, HOST, self._port, backlog=BACKLOG, reuse_address=True
+        )
+        await self._site.start()
+
+    async def _shut(self) -> None:
+        await self._site.stop()
+        for connection in self._runner.server.connections if self._runner.server else ():
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    def _call(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something on the server's thread, and wait for it."""
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(START_TIMEOUT_SECONDS)
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=MAX_BODY_BYTES)

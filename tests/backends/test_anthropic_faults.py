@@ -152,7 +152,7 @@ def test_a_url_where_nobody_listens_is_named(converse: Converse) -> None:
         [events] = converse(url, "Hello?")
 
     error = only_error(events)
-    assert error.verdict == "transient"
+    assert error.verdict == "unreachable"
     assert error.message == (
         f"could not connect to {url}: Connection refused; is a server listening there?"
     )
@@ -161,7 +161,7 @@ def test_a_url_where_nobody_listens_is_named(converse: Converse) -> None:
 def test_a_host_that_does_not_exist_is_named(converse: Converse) -> None:
     [events] = converse("http://nobody.invalid", "Hello?")
 
-    assert only_error(events).verdict == "transient"
+    assert only_error(events).verdict == "unreachable"
     assert "could not connect to http://nobody.invalid: " in only_error(events).message
 
 

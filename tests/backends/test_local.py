@@ -37,6 +37,7 @@ RECALLED = [
 ]
 STORY = "Tell a long story about a mouse."
 TOO_LONG = "hello " * 3000
+IDLE_SECONDS = 1.5
 
 
 class Asker:
@@ -59,6 +60,19 @@ class Asker:
     def ask_afresh(self, prompt: Content, times: int) -> list[list[Event]]:
         """So many turns at once, each in a conversation of its own."""
         return self._loop.run_until_complete(collect_afresh(self._backend, prompt, times))
+
+    def ask_until_stopped(self, prompt: Content, pid: int) -> list[Event]:
+        """A turn in the middle of which the process `pid` is stopped."""
+
+        async def turn() -> list[Event]:
+            events: list[Event] = []
+            async for event in self._session.prompt(prompt):
+                if not events:
+                    os.kill(pid, signal.SIGSTOP)
+                events.append(event)
+            return events
+
+        return self._loop.run_until_complete(turn())
 
     def server(self) -> tuple[ServerAddress, int]:
         """Where the server listens, and its process."""
@@ -230,6 +244,21 @@ class TestContract(BackendContract):
     @pytest.fixture
     def backend(self, askers: list[Any]) -> Backend:
         return LocalBackend()
+
+
+def test_a_server_that_stops_in_the_middle_of_an_answer_is_noticed(askers: list[Any]) -> None:
+    _, pid = ray.get(askers[0].server.remote())
+    start: Any = ray.remote(num_cpus=0)(Asker)
+    impatient = start.remote(LocalBackend(idle_timeout=IDLE_SECONDS))
+
+    error = failure(ray.get(impatient.ask_until_stopped.remote(STORY, pid)))
+    os.kill(pid, signal.SIGCONT)
+    again = ray.get(impatient.ask.remote(QUESTION))
+
+    assert error.verdict == "transient"
+    assert f"sent nothing for {IDLE_SECONDS:g} s in the middle of an answer" in error.message
+    assert isinstance(again[-1], ResultEvent)
+    ray.get(impatient.close.remote())
 
 
 def test_a_server_that_is_killed_is_found_again_and_the_conversation_goes_on(

@@ -11,6 +11,7 @@ from raypool.capacity.budget import BudgetBook
 from raypool.capacity.gates import Gates
 from raypool.capacity.limit_gate import LimitGate
 from raypool.capacity.share import Share
+from raypool.capacity.standstill import Standstill
 from raypool.clock import FakeClock
 from raypool.config import Budget, RateLimit
 from raypool.messages import Answer, Failure, Outcome, Terms
@@ -32,6 +33,7 @@ class Pool:
         self.book = BudgetBook(budget)
         self.shares: list[Share] = []
         self.told: list[tuple[str, dict[str, Any]]] = []
+        self.standstill = Standstill()
         self.gates = Gates(
             self.book,
             self.clock,
@@ -39,6 +41,7 @@ class Pool:
             has_memory=False,
             new_share=self._new_share,
             tell=self._tell,
+            standstill=self.standstill,
         )
 
     def gate(self, role: str, terms: Terms = PRICED, limit: RateLimit = FREELY) -> LimitGate:
@@ -82,6 +85,20 @@ def test_roles_with_one_key_and_model_share_limits_and_breaker(pool: Pool) -> No
     assert historian.is_broken
     assert not other.is_broken
     assert len(pool.shares) == 2
+
+
+def test_roles_with_one_provider_share_its_outages(pool: Pool) -> None:
+    chemist, poet = pool.gate("chemist"), pool.gate("poet", UNPRICED)
+    nobody = Failure("BackendError", "unreachable", "ConnectError", "nobody is there")
+
+    chemist.settle(task(), Outcome(1, failure=nobody, requests=1))
+
+    assert not poet.is_wide_open
+    assert pool.told == [("breaker.opened", {"error_type": "ConnectError"})]
+    assert "nobody is there" in str(pool.gates.why)
+    pool.gates.resume_sending()
+    assert poet.is_wide_open
+    assert pool.told[1:] == [("breaker.closed", {})]
 
 
 def test_roles_whose_backends_have_no_provider_share_nothing(pool: Pool) -> None:
@@ -208,3 +225,23 @@ def test_status_without_limits_says_how_often_the_provider_has_refused(pool: Poo
     [status] = pool.gates.limits()
 
     assert (status.used, status.tightest, status.refused) == (None, None, 1)
+
+
+def test_standstill_closes_every_gate_and_is_the_first_reason() -> None:
+    pool = Pool(Budget(tokens=0))
+    chemist, poet = pool.gate("chemist"), pool.gate("poet", UNPRICED)
+    pool.standstill.why = "the disk is full"
+
+    assert [gate.is_wide_open for gate in (chemist, poet)] == [False, False]
+    assert [gate.reserve(task()) for gate in (chemist, poet)] == [False, False]
+    assert chemist.why == poet.why == pool.gates.why == "the disk is full"
+    assert chemist.opens_in() is None
+
+
+def test_gate_is_as_before_once_the_standstill_is_over(pool: Pool) -> None:
+    gate = pool.gate("chemist")
+    pool.standstill.why = "the disk is full"
+    pool.standstill.why = None
+
+    assert gate.is_wide_open
+    assert gate.why is pool.gates.why is None

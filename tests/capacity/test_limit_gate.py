@@ -12,6 +12,7 @@ from raypool.capacity.alone import LoneShare
 from raypool.capacity.breaker import Breaker
 from raypool.capacity.budget import BudgetBook
 from raypool.capacity.limit_gate import LimitGate
+from raypool.capacity.outage import Outage
 from raypool.capacity.usage_log import UsageLog
 from raypool.clock import FakeClock
 from raypool.config import Budget, Price, RateLimit
@@ -40,12 +41,14 @@ class Desk:
         self.clock = FakeClock()
         self.book = BudgetBook(budget)
         self.breaker = Breaker(self.clock)
+        self.outage = Outage(self.clock)
         share = LoneShare(self.clock, rate_limit)
         self.gate = LimitGate(
             terms,
             share,
             self.book,
             self.breaker,
+            self.outage,
             log=UsageLog(share, self.clock),
             table=PRICES,
             has_memory=has_memory,
@@ -392,3 +395,55 @@ def end(desk: Desk, record: TaskRecord, how: str) -> list[TaskRecord]:
     }
     desk.settle(record, outcomes[how])
     return [] if how == "answered" else [record]
+
+
+def test_provider_out_of_reach_stops_the_sending_and_it_says_why() -> None:
+    desk = Desk()
+
+    desk.settle(desk.task(), failed("unreachable"))
+
+    assert not desk.gate.is_wide_open
+    assert not desk.gate.is_broken
+    assert not desk.gate.reserve(desk.task())
+    assert desk.gate.opens_in() == 0.5
+    assert desk.gate.why is not None
+    assert "out of reach" in desk.gate.why
+
+
+@pytest.mark.parametrize("outcome", [answered(), failed("refused"), failed("fatal")])
+def test_whatever_a_probe_is_answered_ends_an_outage(outcome: Outcome) -> None:
+    desk = Desk()
+    desk.settle(desk.task(), failed("unreachable"))
+    desk.clock.advance(0.5)
+    probe = desk.sent()
+    assert not desk.gate.reserve(desk.task())
+
+    desk.settle(probe, outcome)
+
+    assert not desk.outage.is_open
+
+
+def test_probe_whose_worker_dies_is_followed_by_another() -> None:
+    desk = Desk()
+    desk.settle(desk.task(), failed("unreachable"))
+    desk.clock.advance(0.5)
+
+    desk.settle(desk.sent(), None)
+
+    assert desk.outage.is_open
+    assert desk.gate.reserve(desk.task())
+
+
+def test_probe_that_still_runs_after_a_while_opens_the_gate() -> None:
+    desk = Desk()
+    desk.settle(desk.task(), failed("unreachable"))
+    desk.clock.advance(0.5)
+    desk.sent()
+    assert not desk.gate.reserve(desk.task())
+    seconds = desk.gate.opens_in()
+    assert seconds is not None
+
+    desk.clock.advance(seconds)
+    desk.gate.wake()
+
+    assert desk.gate.is_wide_open

@@ -1,39 +1,38 @@
-"""`python -m tests.chaos`: kill a pool's parts at random moments, and count what is lost."""
+"""`python -m tests.chaos`: kill a pool's parts at chosen moments, and count what is lost."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
-from tests.chaos.rounds import run
-
-KILLS_OF_A_ROUND = 4
-TASKS_OF_A_ROUND = 120
+from tests.chaos.report import line, tables
+from tests.chaos.rounds import play
 
 
 def main() -> int:
-    """Run rounds, each on a ledger of its own; 1 when anything was lost or repeated."""
+    """Play rounds, until Ctrl-C at most; 1 when anything was lost or repeated."""
     options = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--rounds", type=int, default=42)
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--keep", type=Path, help="leave ledgers and logs in this directory")
     given = options.parse_args()
-    failed = 0
-    for seed in range(given.seed, given.seed + given.rounds):
-        with tempfile.TemporaryDirectory() as directory:
-            verdict = run(
-                Path(directory, "round"), kills=KILLS_OF_A_ROUND, tasks=TASKS_OF_A_ROUND, seed=seed
-            )
-        failed += not verdict.is_clean
-        kills = ", ".join(f"{count} {victim}" for victim, count in sorted(verdict.kills.items()))
-        print(
-            f"seed {seed}: {kills} killed; of {verdict.asked} tasks {verdict.missing} missing, "
-            f"{verdict.twice} twice, {verdict.wrong} wrong; {verdict.turns} turns, "
-            f"{verdict.allowed} allowed",
-            flush=True,
-        )
-    return 1 if failed else 0
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    started = time.monotonic()
+    verdicts = []
+    with tempfile.TemporaryDirectory() as directory:
+        where = given.keep or Path(directory)
+        with suppress(KeyboardInterrupt):
+            for verdict in play(where, rounds=given.rounds, seed=given.seed):
+                verdicts.append(verdict)
+                print(line(len(verdicts), verdict), flush=True)
+    seconds = time.monotonic() - started
+    print(f"\n{tables(verdicts)}\n\n{len(verdicts)} rounds in {seconds:.0f} s")
+    return 0 if all(one.is_clean for one in verdicts) else 1
 
 
 if __name__ == "__main__":

@@ -178,6 +178,16 @@ class TestSummary:
         tally.add(result())
         assert "cost: $0.50 and 1 answer of unknown price" in summary(tally, "x")[1]
 
+    def test_turns_that_a_crash_cut_short_are_told(self) -> None:
+        tally = Tally()
+        assert not any("billed" in line for line in summary(tally, "x"))
+
+        tally.maybe_billed = 3
+
+        assert (
+            "  3 turns that a crash cut short may have been billed beside that; asked again"
+        ) in summary(tally, "x")
+
     def test_bad_rows_alone_are_not_to_be_retried_but_mended(self, tally: Tally) -> None:
         tally.add_bad_row("in.jsonl, line 7: the prompt is empty")
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from msgspec import structs
 
 from raypool.errors import LedgerError
-from raypool.ledger import EndedTask, Extra, KnownTask, Ledger, Totals
-from raypool.records import AcceptedTask, Conversation, Ending, EndState, StoredCause
+from raypool.ledger import EndedTask, Extra, KnownTask, Ledger, Progress, SentTask, Totals
+from raypool.records import AcceptedTask, Conversation, Death, Ending, EndState, StoredCause
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.usage import Usage
 
@@ -96,7 +97,16 @@ def test_prompt_comes_back_as_it_was(ledger: Ledger, prompt: Any) -> None:
 
 def test_everything_asked_of_a_task_comes_back_wherever_it_is_read(ledger: Ledger) -> None:
     full = AcceptedTask(
-        1, "a", "why?", "chemist", {"row": 1}, 5.5, "user-42", "pool-2", "sha256:abc"
+        1,
+        "a",
+        "why?",
+        "chemist",
+        {"row": 1},
+        5.5,
+        "user-42",
+        "pool-2",
+        "sha256:abc",
+        fingerprint=bytes(range(0, 256, 16)),
     )
     plain = task(2)
     ledger.accept([full, plain])
@@ -195,6 +205,78 @@ def test_write_goes_on_after_one_that_failed(ledger: Ledger) -> None:
 
 def test_unknown_id_is_not_found(ledger: Ledger) -> None:
     assert ledger.find("nobody") is None
+
+
+def sent(workers: dict[int, int | None]) -> Progress:
+    return Progress(sent=workers)
+
+
+def death(number: int, worker: str = "pool-1") -> Death:
+    return Death(number, worker, 1_700_000_000_000, "it was killed \N{SNOWMAN}")
+
+
+def test_deaths_are_kept_in_their_order_until_their_tasks_end(ledger: Ledger) -> None:
+    second, other = death(1, "pool-2"), death(2)
+    ledger.write([task(1), task(2)], [], progress=Progress(deaths=[death(1), other]))
+    ledger.write([], [], progress=Progress(deaths=[second]))
+
+    assert ledger.deaths() == [death(1), other, second]
+    ledger.record([ending(1, "failed")])
+    assert ledger.deaths() == [other]
+    assert ledger.deaths(1) == [death(1), second]
+    assert ledger.deaths(3) == []
+
+
+def test_sent_tasks_are_told_until_they_end_or_are_taken_back(ledger: Ledger) -> None:
+    ledger.write([task(1), task(2), task(3), task(4)], [], progress=sent({1: 7, 2: 7, 3: 8}))
+    ledger.write([], [ending(1)], progress=sent({3: None, 4: 9}))
+
+    assert ledger.sent() == [SentTask(task(2), 7), SentTask(task(4), 9)]
+    ledger.write([], [], progress=sent({2: 12}))
+    assert ledger.sent() == [SentTask(task(2), 12), SentTask(task(4), 9)]
+
+
+def test_task_that_is_sent_and_ends_in_one_write_is_not_sent(ledger: Ledger) -> None:
+    ledger.write([task(1)], [ending(1)], progress=sent({1: 7}))
+    ledger.write([], [], progress=sent({1: 7}))
+
+    assert ledger.sent() == []
+
+
+def test_many_sent_tasks_are_told(ledger: Ledger) -> None:
+    ledger.write([task(n) for n in range(1, 5_001)], [])
+    ledger.write([], [], progress=sent(dict.fromkeys(range(1, 5_001), 1)))
+
+    assert [one.task.number for one in ledger.sent()] == list(range(1, 5_001))
+    assert ledger.unfinished(0, 1) == [task(1)]
+
+
+def test_requeued_task_has_seen_no_deaths(ledger: Ledger) -> None:
+    deaths = Progress(deaths=[death(1), death(2)])
+    ledger.write([task(1), task(2)], [ending(1, "failed")], progress=deaths)
+
+    ledger.requeue_failed()
+
+    assert ledger.deaths() == [death(2)]
+
+
+def test_death_with_a_task_never_accepted_fails_the_whole_write(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError):
+        ledger.write([task(1)], [], progress=Progress(deaths=[death(2)]))
+
+    assert ledger.totals() == Totals()
+
+
+def test_other_fingerprints_are_kept_of_what_is_unfinished(ledger: Ledger) -> None:
+    old, new = b"\0" * 16, b"\xff" * 16
+    tasks = [structs.replace(task(number), fingerprint=old) for number in range(1, 1_001)]
+    ledger.write(tasks, [ending(1)])
+
+    ledger.restate({one.number: new for one in tasks[:999]})
+
+    expected = {"task-1": old, "task-2": new, "task-999": new, "task-1000": old}
+    known = ledger.find_all(list(expected))
+    assert {name: one.task.fingerprint for name, one in known.items()} == expected
 
 
 def test_unfinished_tasks_come_in_pages(ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -18,7 +19,7 @@ import pytest
 from raypool import Agent, Budget, Halt, Pool, Prompt
 from raypool.backends import ScriptedBackend
 from tests.conftest import StartPool
-from tests.programs import StartProgram, ray_address
+from tests.programs import StartProgram, pools_processes, ray_address
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -91,7 +92,8 @@ def test_futures_resolve_and_no_turn_runs_twice(
     assert turns.counts == Counter([*prompts, "late"])
     results = [result for worker in pool.results() for result in worker.results]
     assert Counter(result.prompt for result in results) == turns.counts
-    assert pool.status().completed == 61
+    status = pool.status()
+    assert (status.completed, status.maybe_billed) == (61, 0)
 
 
 def test_every_verb_waits_for_the_dispatcher_to_come_back(
@@ -121,18 +123,17 @@ def test_every_verb_waits_for_the_dispatcher_to_come_back(
 def test_task_of_a_worker_that_dies_with_the_dispatcher_runs_again(
     start_pool: StartPool, turns: Turns, tmp_path: Path
 ) -> None:
-    backend = ScriptedBackend(turns, latency=1.0)
-    pool = start_pool(2, backend=backend, ledger=tmp_path / "run.db")
+    async def slowly(prompt: str) -> str:
+        answer = turns(prompt)
+        await asyncio.sleep(5.0)
+        return answer
+
+    pool = start_pool(2, backend=ScriptedBackend(slowly), ledger=tmp_path / "run.db")
     futures = pool.submit_many(["a", "b"])
     wait_until(lambda: len(turns.counts) == 2)
     victim = pool.workers
     name = next(iter(victim))
-    processes = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if (process.info["cmdline"] or [""])[0].startswith("ray::")
-        and "Worker" in process.info["cmdline"][0]
-    ]
+    processes = [one for one in pools_processes() if one.cmdline()[0].startswith("ray::Worker")]
 
     kill_dispatcher(pool)
     for process in processes:
@@ -140,6 +141,7 @@ def test_task_of_a_worker_that_dies_with_the_dispatcher_runs_again(
             process.kill()
 
     assert [future.result(DEADLINE_SECONDS).text for future in futures] == ["A", "B"]
+    assert pool.status().maybe_billed == 2
     assert set(pool.workers) == set(victim)
     assert name in pool.workers
 

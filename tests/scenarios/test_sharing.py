@@ -89,7 +89,7 @@ def test_known_id_gives_the_first_task_and_another_question_is_refused(echo_pool
     other = echo_pool.submit("something else?", id="known")
 
     assert first.result(timeout=30) == again.result(timeout=30)
-    with pytest.raises(InvalidTask, match="'known' with another prompt"):
+    with pytest.raises(InvalidTask, match="'known' with another prompt;"):
         other.result(timeout=30)
     assert echo_pool.submit("what is it?", id="known").result(timeout=30).text == "what is it?"
     results = [result for result in echo_pool.iter_results() if result.id == "known"]

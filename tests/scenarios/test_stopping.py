@@ -14,7 +14,7 @@ import psutil
 import pytest
 import ray
 
-from raypool import Pool, PoolStopped
+from raypool import InvalidTask, Pool, PoolStopped
 from raypool.backends import ScriptedBackend
 from tests.conftest import StartPool
 
@@ -154,6 +154,12 @@ def test_dropped_pool_is_cleared_away(local_ray: None) -> None:
     wait_until_gone(pool)
 
 
+class Renamed(ScriptedBackend):
+    """Another model."""
+
+    model = "another-model"
+
+
 def test_named_ledger_keeps_unfinished_tasks_for_the_next_start(
     start_pool: StartPool, tmp_path: Path
 ) -> None:
@@ -163,7 +169,7 @@ def test_named_ledger_keeps_unfinished_tasks_for_the_next_start(
     futures[0].result(timeout=30)
     first.stop()
 
-    second = start_pool(2, ledger=str(path))
+    second = start_pool(2, ledger=str(path), backend=Renamed())
     second.wait_for_all(timeout=30)
 
     assert second.name == first.name
@@ -172,6 +178,10 @@ def test_named_ledger_keeps_unfinished_tasks_for_the_next_start(
     assert sorted(result.prompt for result in results) == [f"question {n}" for n in range(5)]
     assert second.future(futures[4].id).result(timeout=30).text == "question 4"
     assert second.status().completed == 5
+    last = futures[4].id
+    assert second.submit("question 4", id=last).result(timeout=30).text == "question 4"
+    with pytest.raises(InvalidTask, match="another model; give this one another id"):
+        second.submit("question 0", id=futures[0].id).result(timeout=30)
 
 
 def test_ledger_in_use_is_refused(start_pool: StartPool, tmp_path: Path) -> None:

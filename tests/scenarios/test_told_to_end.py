@@ -63,6 +63,12 @@ def server() -> Iterator[MessagesServer]:
         yield server
 
 
+def cut_short(ledger: Path) -> list[str]:
+    """What may have been begun of what is unfinished in such a ledger."""
+    with closing(SqliteLedger(ledger)) as opened:
+        return [str(one.task.prompt) for one in opened.sent()]
+
+
 def kept(ledger: Path) -> tuple[list[str], list[str]]:
     """What is answered and what is unfinished in a ledger that no pool has any more."""
     with closing(SqliteLedger(ledger)) as opened:
@@ -87,6 +93,7 @@ def test_ctrl_c_finishes_what_runs_and_says_how_to_go_on(
     assert "stopped with 2 tasks unfinished; a start on the same ledger runs them" in stderr
     assert "Unhandled error" not in stderr
     assert kept(ledger) == (QUESTIONS[:2], QUESTIONS[2:])
+    assert cut_short(ledger) == []
 
 
 @pytest.mark.parametrize("way", ["with_block", "without_block"])
@@ -128,3 +135,4 @@ def test_ctrl_c_twice_ends_now_and_the_ledger_is_whole(
 
     assert "stopped with 2 tasks unfinished" in stderr
     assert kept(ledger) == ([], stories)
+    assert "a story" in cut_short(ledger)

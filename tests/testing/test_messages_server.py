@@ -396,6 +396,20 @@ class TestFaults:
             ["message_start", "content_block_start", "error"],
         ]
 
+    def test_nobody_listens_while_it_is_unreachable(self) -> None:
+        with MessagesServer() as server, httpx2.Client(verify=False, trust_env=False) as http:
+            url = f"{server.url}/v1/messages"
+            assert http.post(url, json=BODY).status_code == 200
+
+            with server.unreachable():
+                for _ in range(2):
+                    with pytest.raises(httpx2.TransportError):
+                        http.post(url, json=BODY)
+                with pytest.raises(httpx2.ConnectError):
+                    httpx2.post(url, json=BODY, verify=False)
+
+            assert http.post(url, json=BODY).status_code == 200
+
 
 class TestWatching:
     def test_calls_have_headers_and_body(self) -> None:

@@ -238,6 +238,17 @@ async def test_refusal_is_waited_for_unless_the_task_may_wait_no_more() -> None:
     assert [error.cause.type for error in agent.errors] == ["overloaded_error"]
 
 
+async def test_provider_out_of_reach_is_waited_for_but_after_the_last_try() -> None:
+    agent, nobody = Planned(), ErrorEvent("unreachable", "ConnectError", "nobody is there")
+
+    async with engine(Steps(nobody, nobody), agent, TurnRules(max_attempts=1)) as one:
+        await one.run(ask(1))
+        assert agent.errors == []
+        await one.run(ask(1, may_miss=False))
+
+    assert [error.cause.type for error in agent.errors] == ["ConnectError"]
+
+
 @pytest.mark.parametrize("memory", ["task", "worker"])
 async def test_retry_of_the_third_turn_of_a_chain_goes_on_where_it_was(memory: Memory) -> None:
     backend = Steps("one", "two", CUT, REFUSED, "three")

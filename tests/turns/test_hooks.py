@@ -279,7 +279,7 @@ class Panic(BaseException):
 @pytest.mark.parametrize(
     ("raised", "told"),
     [
-        (KeyboardInterrupt(), ("KeyboardInterrupt", "")),
+        (KeyboardInterrupt(), ("KeyboardInterrupt", "KeyboardInterrupt, without a message")),
         (SystemExit(3), ("SystemExit", "3")),
         (Panic("no memory"), ("RuntimeError", "Panic: no memory")),
     ],
