@@ -13,6 +13,7 @@ from raypool.output_type import OutputType
 from raypool.records import AcceptedTask, Ending, StoredCause, task_result
 from raypool.response import TaskResult
 from raypool.sqlite_ledger import SqliteLedger
+from raypool.status import PoolStatus
 from raypool.task import Task
 from raypool.usage import Usage
 
@@ -41,6 +42,22 @@ class LedgerPool:
             if len(self.asked) >= self.stop_after:
                 raise PoolStopped("stopped")
             yield self._end(task)
+
+    def status(self) -> PoolStatus:
+        totals = self._ledger.totals()
+        return PoolStatus(
+            name="w",
+            queued=totals.unfinished,
+            running=0,
+            completed=totals.completed,
+            failed=totals.failed,
+            cancelled=totals.cancelled,
+            input_tokens=0,
+            output_tokens=0,
+            cost_usd=totals.cost_usd,
+            unpriced=totals.unpriced,
+            workers=[],
+        )
 
     def stop(self, grace: float = 0.0) -> None:
         self._ledger.close()

@@ -246,7 +246,7 @@ def test_run_of_tables_ends_when_its_budget_is_spent_and_goes_on_with_more(
     command = ("run", "part-*.csv", "-o", "out.parquet", "--template", "Please {words}", "--json")
     options = (*command, "--base-url", server.url, "--size", "2", "--max-tokens", "20", *address)
 
-    status, stdout, stderr = terminal.end(terminal.start(*options, "--budget-usd", "0.0004"))
+    status, stdout, stderr = terminal.end(terminal.start(*options, "--budget-usd", "0.00008"))
     said = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
 
     assert (status, stdout) == (1, "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import msgspec
@@ -11,24 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypool.cli import records
-from raypool.cli.batch_form import RunTerms
-from raypool.cli.inputs import Input
 from raypool.cli.lines import bad_row_line
-from raypool.cli.question import OwnPrompt
 from raypool.cli.records import Format, Origin
-from raypool.cli.rows import BadRow, Row, RowReader, SkippedRow
+from raypool.cli.rows import BadRow, Row
 from raypool.task import Task, check_task
+from tests.cli.reader import read_rows, reader_of
 
 STDIN = Origin("stdin")
 
 
-def reader_of(data: bytes, row_format: Format = "jsonl") -> RowReader:
-    return RowReader([Input("-", row_format, io.BytesIO(data))], OwnPrompt(RunTerms()))
-
-
 def read(data: bytes | str, row_format: Format = "jsonl") -> list[Row | BadRow]:
-    found = reader_of(data.encode() if isinstance(data, str) else data, row_format)
-    return [row for row in found if not isinstance(row, SkippedRow)]
+    return read_rows(data.encode() if isinstance(data, str) else data, row_format)
 
 
 def read_one(data: bytes | str) -> Row | BadRow:
