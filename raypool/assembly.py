@@ -37,7 +37,6 @@ from raypool.messages import Rejoined
 from raypool.naming import Naming
 from raypool.overview import Overview
 from raypool.recorder import Recorder
-from raypool.records import AcceptedTask
 from raypool.rejoining import Rejoining, rejoin_all
 from raypool.replacing import Replacer
 from raypool.retries import Retries
@@ -49,9 +48,9 @@ from raypool.sender import Sender
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.tally import Tally
 from raypool.telemetry import Broadcast, EventHandler, HandlerThread
+from raypool.unshelving import Unshelving
+from raypool.watching import Watching
 from raypool.window import Window
-
-RESUME_PAGE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,8 @@ class Parts:
     book: BudgetBook
     intake: Intake
     sender: Sender
+    unshelving: Unshelving
+    watching: Watching
     recorder: Recorder
     listening: Listening
     scaler: Scaler
@@ -142,7 +143,8 @@ class Assembly:
                 self._tally,
                 present=rejoined,
             )
-            await _resume(parts)
+            await parts.unshelving.start()
+            parts.sender.pump()
             parts.scaler.begin()
         except BaseException as error:
             await self._governors.close()
@@ -217,6 +219,7 @@ class Assembly:
         standstill = Standstill()
         gates = self._new_gates(book, standstill)
         scheduler = self._new_scheduler(gates)
+        scheduler.shelves.fill(ledger.lanes(), totals.last_number)
         commits = GroupCommit(ledger)
         recorder = Recorder(
             commits, scheduler, self._desks, tally, self._broadcast, standstill=standstill
@@ -246,7 +249,6 @@ class Assembly:
         overview = Overview(
             config.name,
             self.links,
-            ledger=commits,
             scheduler=scheduler,
             gates=gates,
             book=book,
@@ -266,6 +268,8 @@ class Assembly:
             book=book,
             intake=intake,
             sender=sender,
+            unshelving=Unshelving(commits, scheduler, intake, sender),
+            watching=Watching(commits, scheduler, intake, sender),
             recorder=recorder,
             listening=listening,
             scaler=scaler,
@@ -381,16 +385,3 @@ class Assembly:
             broadcast=self._broadcast,
             clock=self._clock,
         )
-
-
-async def _resume(parts: Parts) -> None:
-    """Give the workers what an earlier run has left."""
-    last = 0
-    while tasks := await _unfinished_after(parts.ledger, last):
-        parts.sender.record(await parts.intake.resume(tasks))
-        last = tasks[-1].number
-    parts.sender.pump()
-
-
-async def _unfinished_after(ledger: GroupCommit, number: int) -> list[AcceptedTask]:
-    return await ledger.read(lambda it: it.unfinished(number, RESUME_PAGE))

@@ -15,7 +15,6 @@ from raypool.link import WorkerGone
 from raypool.membership import keep_budget
 from raypool.messages import (
     Collected,
-    Delivery,
     Found,
     Notice,
     PoolInfo,
@@ -116,8 +115,7 @@ class Dispatcher:
         else:
             receipt = Receipt([], [self._refuse(one) for one in submissions])
         receipt.epoch = self._assembly.epoch
-        records = [parts.scheduler.get(task_id) for task_id in cancelled]
-        parts.sender.cancel([record for record in records if record is not None])
+        parts.unshelving.cancel_all(cancelled)
         parts.sender.pump()
         return encode(receipt)
 
@@ -236,17 +234,7 @@ class Dispatcher:
         """
         parts = await self._running()
         parts.desks.of(client)
-        record = parts.scheduler.get(task_id)
-        if record is not None:
-            _watch(parts, client, ticket, task_id)
-            return Found(record.task, worker=record.worker)
-        found = await parts.overview.find_ended(task_id)
-        if found is None or found.ending is not None:
-            return found
-        if parts.scheduler.get(task_id) is None:
-            parts.sender.record(await parts.intake.resume([found.task]))
-            parts.sender.pump()
-        return await self.watch(client, ticket, task_id)
+        return await parts.watching.watch(client, ticket, task_id)
 
     async def watch_all(self, client: str, asked: list[tuple[int, str]]) -> bytes:
         """Have the ends of tasks delivered to this client, by ticket; those that have ended.
@@ -255,25 +243,14 @@ class Dispatcher:
         """
         parts = await self._running()
         parts.desks.of(client)
-        away = [one for one in asked if not _watch(parts, client, *one)]
-        ids = [task_id for _, task_id in away]
-        known = await parts.ledger.read(lambda ledger: ledger.find_all(ids))
-        deliveries = []
-        for ticket, task_id in away:
-            found = known.get(task_id)
-            if found is not None and found.ending is not None:
-                output_type = found.task.output_type
-                deliveries.append(Delivery(ticket, found.ending, output_type=output_type))
-            elif found is not None:
-                await self.watch(client, ticket, task_id)
-        return encode(deliveries)
+        return encode(await parts.watching.watch_all(client, asked))
 
     async def find(self, task_id: str) -> bytes | None:
         """One task as it is now, as `Found`; `None` when the ledger has none of that id."""
         parts = await self._running()
         record = parts.scheduler.get(task_id)
-        overview = parts.overview
-        found = await (overview.find_ended(task_id) if record is None else overview.find(record))
+        finding = parts.overview.find(record) if record else parts.watching.find_ended(task_id)
+        found = await finding
         return None if found is None else encode(found)
 
     async def ended(self, after: int, limit: int) -> bytes:
@@ -378,14 +355,6 @@ class Dispatcher:
     def _refuse(self, submission: Submission) -> Refusal:
         message = f"pool {self._name!r} is stopping and takes no more tasks"
         return Refusal(submission.ticket, PoolStopped.__name__, message)
-
-
-def _watch(parts: Parts, client: str, ticket: int, task_id: str) -> bool:
-    """Have the end of a task delivered to this client too; false when it is not under way."""
-    record = parts.scheduler.get(task_id)
-    if record is not None and (client, ticket) not in record.watchers:
-        record.watchers.append((client, ticket))
-    return record is not None
 
 
 def _collect_garbage_rarely() -> None:

@@ -71,7 +71,7 @@ class TaskFuture(concurrent.futures.Future[Response]):
     def worker(self) -> str | None:
         """The name of the worker that has the task; waits until the task is accepted.
 
-        `None` when no worker has it: it was refused.
+        `None` when no worker has been given it so far, or it was refused.
         """
         self._client.await_receipt(self, timeout=None)
         return self._worker

@@ -55,6 +55,7 @@ class Intake:
         self.types = KeptTypes(ledger)
         self.last_number = last_number
         self.last_assigned = last_number
+        self._last_inherited = last_number
         self._fingerprints = fingerprints
         fingerprints.on_change = self._restate_all
         self._deaths: defaultdict[int, list[Death]] = defaultdict(list)
@@ -85,7 +86,7 @@ class Intake:
                 fresh.append((submission, self._reserve(client, submission)))
         try:
             known = await self._ledger.accept([record.task for _, record in fresh])
-            others = [found.task for found in known.values() if found.ending is None]
+            others = [one.task for one in known.values() if self._is_nowhere(one)]
             turns |= await self._session_turns(others)
         except LedgerError as error:
             self._give_up(fresh, str(error), receipt)
@@ -119,12 +120,16 @@ class Intake:
         task = AcceptedTask(outcome.number, asked.id, asked.prompt, worker.role, worker=only)
         task = msgspec.structs.replace(task, fingerprint=self._fingerprints.of(task))
         record = TaskRecord(task)
-        await self._ledger.accept([task], is_kept=True)
+        self._scheduler.reserve(record)
+        try:
+            await self._ledger.accept([task], is_kept=True)
+        except LedgerError:
+            self._scheduler.forget(record)
+            raise
         if not outcome.is_paused:
             self._scheduler.adopt(worker, record)
             return None
         record.is_paused = True
-        self._scheduler.reserve(record)
         ending = self._assign(record, {})
         return None if ending is None else Ended(record, ending)
 
@@ -162,6 +167,7 @@ class Intake:
                 dropped.append(one.number)
                 continue
             record = TaskRecord(task)
+            self._scheduler.shelves.take(record)
             record.tries.attempts = one.attempt - 1
             record.outlive(self._deaths.pop(task.number, ()))
             if task.session is not None:
@@ -171,14 +177,33 @@ class Intake:
                 taken.append(one.number)
         return taken, dropped
 
-    def _resume(self, tasks: list[AcceptedTask], turns: dict[str, int]) -> list[Ended]:
+    def unshelve(self, tasks: list[AcceptedTask], *, cancels: bool = False) -> list[Ended]:
+        """Go on with those of `tasks` that are shelved still, or cancel them.
+
+        Returns those that ended at once.
+        """
+        shelved = []
+        for task in tasks:
+            if self._is_live(task) or not self._scheduler.shelves.holds(task):
+                continue
+            other = self._scheduler.get(task.id)
+            if other is not None:  # it is being accepted, and will find that its id is taken
+                self._scheduler.forget(other)
+            shelved.append(task)
+        return self._resume(shelved, {}, cancels=cancels)
+
+    def _resume(
+        self, tasks: list[AcceptedTask], turns: dict[str, int], *, cancels: bool = False
+    ) -> list[Ended]:
         ended = []
         records = [TaskRecord(one) for one in tasks if self._scheduler.get(one.id) is None]
         self._restate(records)
         for record in records:
             record.outlive(self._deaths.pop(record.number, ()))
+            record.is_cancelled = cancels
+            self._scheduler.shelves.take(record)
             self._scheduler.reserve(record)
-            ending = self._assign(record, turns)
+            ending = self._assign(record, turns, is_new=record.number <= self._last_inherited)
             if ending is not None:
                 ended.append(Ended(record, ending))
         return ended
@@ -194,18 +219,44 @@ class Intake:
         record.streams = record.streams or submission.stream
         receipt.workers.append((submission.ticket, record.worker))
 
-    def _assign(self, record: TaskRecord, turns: dict[str, int]) -> Ending | None:
+    def _is_nowhere(self, known: KnownTask) -> bool:
+        """Whether a task has not ended, and is neither under way nor shelved."""
+        is_here = self._is_live(known.task) or self._scheduler.shelves.holds(known.task)
+        return known.ending is None and not is_here
+
+    def _is_live(self, task: AcceptedTask) -> bool:
+        """Whether a task is under way; what is being accepted under its id is another one."""
+        live = self._scheduler.get(task.id)
+        return live is not None and live.number == task.number
+
+    def _assign(
+        self, record: TaskRecord, turns: dict[str, int], *, is_new: bool = True
+    ) -> Ending | None:
         self.last_assigned = max(self.last_assigned, record.number)
         if record.task.session is not None:
             self._scheduler.sessions.add(record.task.session, turns[record.task.session])
         ending = self._scheduler.assign(record)
         if self._broadcast.is_watched:
-            self._tell(record)
+            if is_new:
+                self._tell_accepted(record.task)
+            self._tell_queued(record)
         return ending
 
-    def _tell(self, record: TaskRecord) -> None:
-        task = record.task
+    def _shelve(self, record: TaskRecord) -> bool:
+        """Leave a committed task to the ledger, if there is no room for it in memory."""
+        if not self._scheduler.shelves.put(record):
+            return False
+        self._release(record)
+        self.last_assigned = max(self.last_assigned, record.number)
+        if self._broadcast.is_watched:
+            self._tell_accepted(record.task)
+        return True
+
+    def _tell_accepted(self, task: AcceptedTask) -> None:
         self._broadcast.emit("task.accepted", task=task.id, role=task.role, session=task.session)
+
+    def _tell_queued(self, record: TaskRecord) -> None:
+        task = record.task
         if record.worker is not None and not record.has_ended:
             worker = self._scheduler.roster[record.worker]
             if worker.unfinished > 1:
@@ -266,6 +317,9 @@ class Intake:
             if found is not None:
                 ended += self._leave_to(found, submission, record, turns, receipt)
                 continue
+            if self._shelve(record):
+                receipt.workers.append((submission.ticket, None))
+                continue
             self._scheduler.reserve(record)
             ending = self._assign(record, turns)
             receipt.workers.append((submission.ticket, record.worker))
@@ -303,6 +357,11 @@ class Intake:
                 self._desks.put(client, delivery)
             return found.ending.worker, []
         is_live = self._scheduler.get(found.task.id) is not None
+        shelves = self._scheduler.shelves
+        if not is_live and shelves.holds(found.task):
+            for watcher in watchers:
+                shelves.watch(found.task, watcher)
+            return None, []
         ended = [] if is_live else self._resume([found.task], turns)
         record = self._scheduler.get(found.task.id)
         assert record is not None
@@ -335,6 +394,7 @@ class Intake:
     ) -> None:
         for submission, record in fresh:
             self._release(record)
+            self._scheduler.shelves.give_up(record)
             receipt.refusals.append(_refuse_unwritable(submission, why))
             for client, ticket in record.watchers[1:]:
                 self._desks.put(client, Delivery(ticket, None, ledger_error=why))

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from raypool.errors import LedgerError
+from raypool.lane import Lane
 from raypool.records import AcceptedTask, Death, Ending
 from raypool.usage import Usage
 
@@ -223,6 +224,20 @@ class Ledger(Protocol):
         """At most `limit` tasks without an ending, by number, from the first above `after`.
 
         Fewer come when they are long; none when there are no more.
+        """
+
+    @abstractmethod
+    def unfinished_in(self, lane: Lane | None, after: int, limit: int) -> list[AcceptedTask]:
+        """The same of the tasks of one lane alone; of those that are in none for `None`.
+
+        Takes a short time, however many tasks the lane has.
+        """
+
+    @abstractmethod
+    def lanes(self) -> dict[Lane, int]:
+        """How many unfinished tasks each lane has that has any; see `raypool.lane`.
+
+        Takes a second or so for 10 million tasks: it is read once, as a pool starts.
         """
 
     @abstractmethod

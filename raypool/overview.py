@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from raypool.capacity.budget import BudgetBook
 from raypool.capacity.gates import Gates
-from raypool.group_commit import GroupCommit
 from raypool.link import WorkerLink
 from raypool.messages import Found, Unfinished, WorkerReport
 from raypool.naming import number_of
@@ -29,7 +28,6 @@ class Overview:
         name: str,
         links: Mapping[str, WorkerLink],
         *,
-        ledger: GroupCommit,
         scheduler: Scheduler,
         gates: Gates,
         book: BudgetBook,
@@ -39,7 +37,6 @@ class Overview:
     ) -> None:
         self._name = name
         self._links = links
-        self._ledger = ledger
         self._scheduler = scheduler
         self._gates = gates
         self._book = book
@@ -86,14 +83,6 @@ class Overview:
             if report is not None and record.number in report.running:
                 state = "running"
         return Found(record.task, None, state, record.worker, record.tries.attempts)
-
-    async def find_ended(self, task_id: str) -> Found | None:
-        """A task as the ledger has it; `None` when it has none of that id."""
-        known = await self._ledger.read(lambda ledger: ledger.find(task_id))
-        if known is None or known.ending is None:
-            return None if known is None else Found(known.task)
-        ending = known.ending
-        return Found(known.task, ending, ending.state, ending.worker, ending.attempts)
 
     def unfinished_up_to(self, number: int) -> list[Unfinished]:
         """Who has unfinished work that was accepted as `number` or before, and what holds it."""

@@ -26,6 +26,7 @@ from raypool.routing import Routing
 from raypool.sending import Sending
 from raypool.sessions import Sessions
 from raypool.settling import Decided, Delayed, InVain, Settling
+from raypool.shelves import Shelves
 from raypool.task_record import TaskRecord
 
 SHORTEST_WAIT = 0.001
@@ -37,6 +38,7 @@ class Scheduler:
     Args:
         routing: the policy of the tasks without a role, and of each role that has none.
         role_routing: the policies of roles.
+        shelves: says which tasks are not kept here, and has them counted.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class Scheduler:
         clock: Clock,
         *,
         role_routing: Mapping[str, Routing] | None = None,
+        shelves: Shelves | None = None,
     ) -> None:
         self.roster = roster
         self.sessions = Sessions()
+        self.shelves = Shelves() if shelves is None else shelves
         self._retries = retries
         self._clock = clock
         self._backlog = Backlog(roster.accounts)
@@ -66,7 +70,8 @@ class Scheduler:
             copies=self._copies,
         )
         self._dealing = Dealing(roster, self._backlog, self._rivals, self._ready, retries)
-        self._sending = Sending(roster, self._backlog, self._ready, self._dealing, self._places)
+        waiting = (self._backlog, self._ready, self._dealing, self._places)
+        self._sending = Sending(roster, *waiting, shelves=self.shelves)
         self._settling = Settling(
             roster,
             self._places,
@@ -83,12 +88,12 @@ class Scheduler:
     @property
     def unfinished(self) -> int:
         """How many tasks have not ended, or have and their ending is not committed."""
-        return len(self._records)
+        return len(self._records) + self.shelves.count
 
     @property
     def unassigned(self) -> int:
         """How many unfinished tasks no worker has been given."""
-        return len(self._backlog) + len(self._places.standing_by)
+        return len(self._backlog) + len(self._places.standing_by) + self.shelves.count
 
     def records(self) -> Iterator[TaskRecord]:
         """The tasks that have not ended, or have and their ending is not committed."""
@@ -100,7 +105,7 @@ class Scheduler:
         Those are tasks, also ended ones whose ending is not committed, and notices; under
         `None`, the tasks that no worker has been given, or that one has ended who is gone.
         """
-        counts: Counter[str | None] = Counter()
+        counts: Counter[str | None] = Counter({None: self.shelves.count_up_to(number)})
         for record in self._records.values():
             if record.is_accepted and record.number <= number:
                 worker = self.roster.get(record.worker)
@@ -110,7 +115,7 @@ class Scheduler:
         return dict(+counts)
 
     def get(self, task_id: str) -> TaskRecord | None:
-        """The task of that id, unless its ending is committed."""
+        """The task of that id, unless its ending is committed, or it is shelved."""
         return self._records.get(task_id)
 
     def reserve(self, record: TaskRecord) -> None:
@@ -118,7 +123,7 @@ class Scheduler:
         self._records[record.task.id] = record
 
     def forget(self, record: TaskRecord) -> None:
-        """Drop a task that was not accepted."""
+        """Drop a task that was not accepted, or is shelved."""
         del self._records[record.task.id]
 
     def release(self, record: TaskRecord, *, has_grown: bool) -> Decided | None:
@@ -128,6 +133,7 @@ class Scheduler:
         task when it ended at once, because nobody can have it.
         """
         self.forget(record)
+        self.shelves.leave(record)
         self._rivals.leave(record)
         if record.task.session is None:
             return None
@@ -138,6 +144,7 @@ class Scheduler:
     def assign(self, record: TaskRecord) -> Ending | None:
         """Give a committed task to a worker; its ending when nobody can have it."""
         record.is_accepted = True
+        self.shelves.enter(record)
         self._note_deaths(record)
         self._rivals.enter(record)
         if record.is_cancelled:
@@ -171,8 +178,10 @@ class Scheduler:
         """Take a task in that `worker` has asked for and run by itself."""
         self.reserve(record)
         record.is_accepted = True
+        self.shelves.enter(record)
         self._places.bind(record, worker)
         worker.held[record.number] = record
+        self.shelves.leave(record)
 
     def take_over(self, worker: WorkerRecord, record: TaskRecord, *, is_kept: bool) -> None:
         """Go on with a task that `worker` has begun for a scheduler that is no more.
@@ -181,6 +190,7 @@ class Scheduler:
         """
         self.reserve(record)
         record.is_accepted = True
+        self.shelves.enter(record)
         self._note_deaths(record)
         self._rivals.enter(record)
         if record.task.session is not None:
@@ -192,6 +202,7 @@ class Scheduler:
         else:
             worker.held[record.number] = record
             worker.sent += 1
+            self.shelves.leave(record)
 
     def cancel(self, record: TaskRecord) -> Ending | None:
         """Cancel a task; its ending, or `None` when that must come from elsewhere.
@@ -270,7 +281,8 @@ class Scheduler:
 
     def waiting_for(self, role: str | None) -> int:
         """How many tasks of that role no worker has been given, and any could have now."""
-        return next((len(line) for one, line in self._backlog if one == role), 0)
+        waiting = next((len(line) for one, line in self._backlog if one == role), 0)
+        return waiting + self.shelves.waiting_for(role)
 
     def remove(self, worker: WorkerRecord) -> list[Decided]:
         """Forget a worker that has nothing left, or is lost for good.
@@ -374,7 +386,11 @@ class Scheduler:
     def has_unassigned_up_to(self, number: int) -> bool:
         """Whether a task accepted as `number` or before waits that no worker has been given."""
         standing_by = self._places.standing_by
-        return self._backlog.has_up_to(number) or any(one <= number for one in standing_by)
+        return (
+            self._backlog.has_up_to(number)
+            or any(one <= number for one in standing_by)
+            or self.shelves.has_up_to(number)
+        )
 
     def _note_deaths(self, record: TaskRecord) -> None:
         """Have a task that workers have died with, in an earlier run, go apart here too."""

@@ -208,6 +208,9 @@ class Sender:
 
         With `until_closed` it is given up when nothing more is sent.
         """
+        if until_closed and self._is_closed:
+            work.close()
+            return
         task = asyncio.ensure_future(work)
         tasks = self._until_closed if until_closed else self._under_way
         tasks.add(task)
@@ -364,7 +367,7 @@ class Sender:
             self.pump((worker,))  # what the worker has not used may be another's
         else:
             self.settled(self._scheduler.halt(worker, worker.halted))
-            if took_tasks and not self._is_closed:
+            if took_tasks:
                 self.begin(self._confirm_halt(worker), until_closed=True)
 
     def _call_back_from(self, gate: Gate) -> None:

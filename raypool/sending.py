@@ -8,6 +8,7 @@ from raypool.dealing import Dealing, Dealt
 from raypool.places import Places
 from raypool.ready import Crowd, Ready
 from raypool.roster import Roster, WorkerRecord
+from raypool.shelves import Shelves
 from raypool.task_record import TaskRecord
 
 Envelopes = dict[str, list[TaskRecord]]
@@ -17,9 +18,17 @@ class Sending:
     """Has each worker hold what it is sent, in the order that priorities ask for."""
 
     def __init__(
-        self, roster: Roster, backlog: Backlog, ready: Ready, dealing: Dealing, places: Places
+        self,
+        roster: Roster,
+        backlog: Backlog,
+        ready: Ready,
+        dealing: Dealing,
+        places: Places,
+        *,
+        shelves: Shelves,
     ) -> None:
         self._roster = roster
+        self._shelves = shelves
         self._backlog = backlog
         self._ready = ready
         self._dealing = dealing
@@ -49,6 +58,7 @@ class Sending:
                 self._places.bind(record, worker)
             worker.held[record.number] = record
             record.is_paused = False
+            self._shelves.leave(record)
         worker.sent += len(dealt.records)
         return dealt
 

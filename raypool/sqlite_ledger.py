@@ -14,6 +14,7 @@ import msgspec
 
 from raypool import sqlite_rows as rows
 from raypool import sqlite_sessions
+from raypool.lane import Lane
 from raypool.ledger import (
     NO_EXTRA,
     NO_PROGRESS,
@@ -124,6 +125,17 @@ class SqliteLedger(Ledger):
             page = self._page(rows.LOAD_UNFINISHED, after, limit)
             return [rows.accepted_task(loaded.task) for loaded in page]
 
+    def unfinished_in(self, lane: Lane | None, after: int, limit: int) -> list[AcceptedTask]:
+        names = {} if lane is None else lane._asdict()
+        query = rows.LOAD_BOUND if lane is None else rows.LOAD_LANE
+        with ledger_errors(self.path):
+            page = self._page(query, after, limit, **names)
+            return [rows.accepted_task(loaded.task) for loaded in page]
+
+    def lanes(self) -> dict[Lane, int]:
+        with ledger_errors(self.path):
+            return dict(rows.decode_lanes(only_value(self._file.reader, rows.READ_LANES)))
+
     def ended(self, after: int, limit: int) -> list[EndedTask]:
         with ledger_errors(self.path):
             page = self._page(rows.LOAD_ENDED, after, limit)
@@ -220,13 +232,14 @@ class SqliteLedger(Ledger):
             text: str | None = value_or_none(self._file.reader, query, (key,))
             return text
 
-    def _page(self, query: str, after: int, limit: int) -> list[rows.LoadedRow]:
+    def _page(self, query: str, after: int, limit: int, **names: Any) -> list[rows.LoadedRow]:
         """At most `limit` rows and about `_PAGE_CHARACTERS`, read in steps that double."""
         page: list[rows.LoadedRow] = []
         characters = 0
         while len(page) < limit and characters < _PAGE_CHARACTERS:
             step = min(max(_FIRST_ROWS, len(page)), limit - len(page))
-            text = only_value(self._file.reader, query, {"after": after, "limit": step})
+            parameters = {"after": after, "limit": step, **names}
+            text = only_value(self._file.reader, query, parameters)
             loaded = rows.decode_loaded(text)
             if not loaded:
                 break
@@ -248,7 +261,9 @@ def _accept(writer: sqlite3.Connection, tasks: Sequence[AcceptedTask]) -> dict[i
             stored[task.id] = task.number
             new.append(task)
     insert(writer, rows.INSERT_TASKS, [rows.task_row(task) for task in new])
-    writer.execute(rows.ADD_UNFINISHED, (_numbers_json(task.number for task in new),))
+    numbers = (_numbers_json(task.number for task in new),)
+    writer.execute(rows.ADD_LANES, numbers)
+    writer.execute(rows.ADD_UNFINISHED, numbers)
     return left_out
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from raypool.lane import Lane
 from raypool.ledger import EndedTask, Extra, KnownTask
 from raypool.records import AcceptedTask, Death, Ending, EndState, StoredCause
 from raypool.sqlite_statements import Insert
@@ -47,6 +48,12 @@ LOAD_UNFINISHED = LOAD.replace(
     "(SELECT json_group_array(number) FROM"
     " (SELECT number FROM unfinished WHERE number > :after ORDER BY number LIMIT :limit))",
 )
+LOAD_LANE = LOAD_UNFINISHED.replace(
+    "WHERE",
+    "WHERE lane = (SELECT lane FROM lanes"
+    " WHERE priority = :priority AND role IS :role AND tenant IS :tenant) AND",
+)
+LOAD_BOUND = LOAD_UNFINISHED.replace("WHERE", "WHERE lane IS NULL AND")
 
 LOAD_ENDED = LOAD.replace(
     ":numbers",
@@ -54,8 +61,29 @@ LOAD_ENDED = LOAD.replace(
     " (SELECT number FROM endings WHERE position > :after ORDER BY position LIMIT :limit))",
 )
 
-ADD_UNFINISHED = "INSERT INTO unfinished SELECT value FROM json_each(?)"
+_IS_OF_LANE = """
+    l.priority = t.priority AND l.role IS t.role AND l.tenant IS t.tenant
+    AND t.session IS NULL AND t.race IS NULL AND t.only_worker IS NULL
+"""
+ADD_LANES = f"""
+INSERT INTO lanes (role, tenant, priority)
+SELECT DISTINCT t.role, t.tenant, t.priority
+FROM json_each(?) AS new CROSS JOIN tasks AS t ON t.number = new.value
+WHERE t.session IS NULL AND t.race IS NULL AND t.only_worker IS NULL
+    AND NOT EXISTS (SELECT 1 FROM lanes AS l WHERE {_IS_OF_LANE})
+"""  # noqa: S608 - all is ours
+ADD_UNFINISHED = f"""
+INSERT INTO unfinished (number, lane)
+SELECT t.number, (SELECT l.lane FROM lanes AS l WHERE {_IS_OF_LANE})
+FROM json_each(?) AS new CROSS JOIN tasks AS t ON t.number = new.value
+"""  # noqa: S608 - all is ours
 DROP_UNFINISHED = "DELETE FROM unfinished WHERE number IN (SELECT value FROM json_each(?))"
+
+READ_LANES = """
+SELECT json_group_array(json_array(json_array(role, tenant, priority), tasks))
+FROM (SELECT lane, count(*) AS tasks FROM unfinished WHERE lane IS NOT NULL GROUP BY lane)
+CROSS JOIN lanes USING (lane)
+"""
 
 RESTATE = """
 UPDATE tasks SET fingerprint = restated.column2 FROM (VALUES {rows}) AS restated
@@ -126,7 +154,9 @@ UPDATE extra SET
     usage_usd = usage_usd + failed.cost_usd
 FROM (SELECT * FROM totals WHERE state = 'failed') AS failed
 """
-REQUEUE_FAILED = "INSERT INTO unfinished SELECT number FROM endings WHERE state = 'failed'"
+REQUEUE_FAILED = ADD_UNFINISHED.replace(
+    "json_each(?)", "(SELECT number AS value FROM endings WHERE state = 'failed')"
+)
 FORGET_FAILED = "DELETE FROM endings WHERE state = 'failed'"
 FORGET_FAILED_TOTALS = "DELETE FROM totals WHERE state = 'failed'"
 
@@ -232,6 +262,7 @@ INSERT_TASKS = Insert("tasks", TaskRow._fields)
 INSERT_ENDINGS = Insert("endings", EndingRow._fields, "ON CONFLICT (number) DO NOTHING")
 
 decode_loaded = msgspec.json.Decoder(list[LoadedRow]).decode
+decode_lanes = msgspec.json.Decoder(list[tuple[Lane, int]]).decode
 decode_workers = msgspec.json.Decoder(dict[int, int]).decode
 decode_numbers = msgspec.json.Decoder(dict[str, int]).decode
 _decode_answers = msgspec.json.Decoder(list[str]).decode

@@ -32,9 +32,21 @@ CREATE TABLE tasks (
     CHECK ((prompt IS NULL) <> (messages IS NULL))
 ) STRICT;
 
-CREATE TABLE unfinished (  -- the tasks without an ending
-    number INTEGER PRIMARY KEY REFERENCES tasks
+CREATE TABLE lanes (  -- what tasks that wait for one another have in common
+    lane INTEGER PRIMARY KEY,
+    role TEXT,
+    tenant TEXT,
+    priority INTEGER NOT NULL
 ) STRICT;
+
+CREATE INDEX lane_names ON lanes (priority, role, tenant);
+
+CREATE TABLE unfinished (  -- the tasks without an ending
+    number INTEGER PRIMARY KEY REFERENCES tasks,
+    lane INTEGER REFERENCES lanes  -- none: bound to a session, a race or a worker
+) STRICT;
+
+CREATE INDEX unfinished_lanes ON unfinished (lane);
 
 CREATE TABLE endings (
     position INTEGER PRIMARY KEY AUTOINCREMENT,  -- the order of completion

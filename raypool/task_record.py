@@ -14,6 +14,7 @@ from raypool.usage import Usage
 if TYPE_CHECKING:
     from raypool.capacity.gate import Reservation
     from raypool.line import Line
+    from raypool.shelf import Shelf
 
 
 class TaskRecord:
@@ -41,6 +42,7 @@ class TaskRecord:
         original: the task that this is a copy of, to be run a second time beside it.
         copy: the copy of it that another worker has.
         loser: once it has ended, the name of the worker that runs it in vain.
+        shelf: that of its lane, until it is sent to a worker for the first time.
     """
 
     __slots__ = (
@@ -57,6 +59,7 @@ class TaskRecord:
         "original",
         "reserved",
         "session_turns",
+        "shelf",
         "streams",
         "task",
         "tries",
@@ -87,6 +90,7 @@ class TaskRecord:
         self.original: TaskRecord | None = None
         self.copy: TaskRecord | None = None
         self.loser: str | None = None
+        self.shelf: Shelf | None = None
 
     def outlive(self, deaths: Sequence[Death]) -> None:
         """Count workers that have died with it."""

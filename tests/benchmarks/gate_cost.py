@@ -130,4 +130,11 @@ def length_of(prompt: str) -> float:
 def dispatchers() -> set[psutil.Process]:
     """The dispatchers of the Ray that this process has started."""
     family = psutil.Process().children(recursive=True)
-    return {one for one in family if "ray::Dispatcher" in " ".join(one.cmdline())}
+    return {one for one in family if "ray::Dispatcher" in _command_of(one)}
+
+
+def _command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from tests.benchmarks import gate_cost, hidden_limit, policies, scenarios
+from tests.benchmarks import gate_cost, hidden_limit, many_tasks, policies, scenarios
 from tests.benchmarks.measure import Scenario
 
 
@@ -21,6 +21,7 @@ class Sizes:
         warm_up: for how long a pool looks for a limit, in seconds.
         limited: for how long it then keeps it.
         slow_turns: how many turns the cost of a dispatcher is measured over.
+        waiting: how many tasks wait at once, where there are many.
     """
 
     basics: scenarios.Sizes
@@ -29,6 +30,7 @@ class Sizes:
     warm_up: float = 60.0
     limited: float = 60.0
     slow_turns: int = 2_000
+    waiting: int = 1_000_000
 
     @classmethod
     def scaled(cls, scale: float) -> Sizes:
@@ -40,6 +42,7 @@ class Sizes:
             warm_up=max(1.0, cls.warm_up * scale),
             limited=max(1.0, cls.limited * scale),
             slow_turns=max(8, int(cls.slow_turns * scale)),
+            waiting=max(8, int(cls.waiting * scale)),
         )
 
 
@@ -49,3 +52,4 @@ def groups(sizes: Sizes) -> Iterator[AbstractContextManager[list[Scenario]]]:
     yield policies.scenarios(sizes.burst, sizes.burst_workers)
     yield hidden_limit.scenarios(sizes.warm_up, sizes.limited)
     yield gate_cost.scenarios(sizes.slow_turns)
+    yield many_tasks.scenarios(sizes.waiting)

@@ -10,6 +10,7 @@ import pytest
 from msgspec import structs
 
 from raypool.errors import LedgerError
+from raypool.lane import Lane
 from raypool.ledger import EndedTask, Extra, KnownTask, Ledger, Progress, SentTask, Totals
 from raypool.records import AcceptedTask, Conversation, Death, Ending, EndState, StoredCause
 from raypool.sqlite_ledger import SqliteLedger
@@ -41,6 +42,10 @@ def ledger(open_ledger: Opener) -> Iterator[Ledger]:
 
 def task(number: int, task_id: str | None = None, prompt: Any = "why?") -> AcceptedTask:
     return AcceptedTask(number, task_id or f"task-{number}", prompt)
+
+
+def in_lane(number: int, role: str | None, tenant: str | None, priority: int) -> AcceptedTask:
+    return AcceptedTask(number, f"task-{number}", "why?", role, tenant=tenant, priority=priority)
 
 
 def ending(number: int, state: EndState = "completed", **fields: Any) -> Ending:
@@ -123,6 +128,69 @@ def test_ending_comes_back_with_its_turns_and_the_answers_that_did_not_fit(ledge
     ledger.write([task(1), task(2)], [chained, plain])
 
     assert [one.ending for one in ledger.ended(0, 10)] == [chained, plain]
+
+
+def test_lanes_are_counted_by_their_unfinished_tasks(ledger: Ledger) -> None:
+    ledger.accept([task(1), in_lane(2, "chemist", None, 0), in_lane(3, "chemist", "a\0b", -5)])
+    ledger.accept([task(4), task(5), in_lane(6, "chemist", "a\0b", 0)])
+    ledger.record([ending(4), ending(6)])
+
+    assert ledger.lanes() == {
+        Lane(): 2,
+        Lane("chemist"): 1,
+        Lane("chemist", "a\0b", -5): 1,
+    }
+
+
+def test_what_is_bound_to_a_session_a_race_or_a_worker_is_in_no_lane(ledger: Ledger) -> None:
+    bound = [
+        AcceptedTask(1, "a", "why?", session="user-42"),
+        AcceptedTask(2, "b", "why?", race="race"),
+        AcceptedTask(3, "c", "why?", worker="pool-1"),
+    ]
+    ledger.accept([*bound, task(4)])
+
+    assert ledger.lanes() == {Lane(): 1}
+    assert ledger.unfinished_in(None, 0, 10) == bound
+    assert ledger.unfinished_in(None, 1, 1) == bound[1:2]
+
+
+def test_lane_is_read_in_pages_by_number(ledger: Ledger) -> None:
+    ledger.accept([in_lane(n, None, "ab"[n % 2], 0) for n in range(1, 101)])
+    ledger.record([ending(n) for n in range(1, 101, 4)])
+
+    first = ledger.unfinished_in(Lane(tenant="b"), 0, 10)
+    second = ledger.unfinished_in(Lane(tenant="b"), first[-1].number, 10)
+
+    assert [one.number for one in first + second] == list(range(3, 80, 4))
+    assert ledger.unfinished_in(Lane(tenant="b"), 100, 10) == []
+
+
+def test_lane_that_never_was_is_empty(ledger: Ledger) -> None:
+    ledger.accept([AcceptedTask(1, "a", "why?", session="user-42"), task(2)])
+
+    assert ledger.unfinished_in(Lane("historian"), 0, 10) == []
+
+
+def test_failed_tasks_that_are_asked_again_are_back_in_their_lanes(ledger: Ledger) -> None:
+    tasks = [in_lane(1, "chemist", "a", 3), AcceptedTask(2, "b", "why?", session="user-42")]
+    ledger.write(tasks, [ending(1, "failed"), ending(2, "failed")])
+
+    ledger.requeue_failed()
+
+    assert ledger.lanes() == {Lane("chemist", "a", 3): 1}
+    assert ledger.unfinished_in(Lane("chemist", "a", 3), 0, 10) == tasks[:1]
+    assert ledger.unfinished_in(None, 0, 10) == tasks[1:]
+
+
+def test_lanes_outlive_a_transaction_that_failed(ledger: Ledger) -> None:
+    lane = Lane("chemist", "a", 3)
+    with pytest.raises(LedgerError):
+        ledger.write([in_lane(1, *lane)], [ending(99)])
+
+    ledger.accept([in_lane(1, *lane)])
+
+    assert ledger.lanes() == {lane: 1}
 
 
 def test_known_id_is_left_out_and_what_is_stored_comes_back(ledger: Ledger) -> None:
@@ -588,6 +656,8 @@ def test_second_close_does_nothing(open_ledger: Opener) -> None:
         lambda ledger: ledger.record([ending(1)]),
         lambda ledger: ledger.find("task-1"),
         lambda ledger: ledger.unfinished(0, 1),
+        lambda ledger: ledger.unfinished_in(None, 0, 1),
+        lambda ledger: ledger.lanes(),
         lambda ledger: ledger.ended(0, 1),
         lambda ledger: ledger.totals(),
         lambda ledger: ledger.requeue_failed(),
@@ -604,6 +674,8 @@ def test_second_close_does_nothing(open_ledger: Opener) -> None:
         "record",
         "find",
         "unfinished",
+        "unfinished_in",
+        "lanes",
         "ended",
         "totals",
         "requeue",
