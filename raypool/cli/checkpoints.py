@@ -18,6 +18,7 @@ import msgspec
 from raypool.cli.rows import Beginning
 from raypool.cli.states import is_finished
 
+VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS chunks (
     number INTEGER PRIMARY KEY,
@@ -73,6 +74,7 @@ class Checkpoints:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: sqlite3.Connection | None = None
+        self._is_broken = False
 
     def load(self, stamp: Any) -> Checkpoint | None:
         """What was kept of the same inputs, read alike; `None` when nothing was."""
@@ -81,7 +83,7 @@ class Checkpoints:
         try:
             file = self._open()
             kept = dict(file.execute("SELECT key, value FROM kept"))
-            if kept.get("stamp") != _json(stamp) or "sizes" not in kept:
+            if kept.get("stamp") != _json([VERSION, stamp]) or "sizes" not in kept:
                 return None
             return self._checkpoint(msgspec.json.decode(kept["sizes"], type=Sizes))
         except (sqlite3.Error, msgspec.MsgspecError):
@@ -95,11 +97,13 @@ class Checkpoints:
 
     def begin(self, stamp: Any) -> None:
         """Start anew, for these inputs."""
-        with suppress(sqlite3.Error):
+        try:
             self.discard()
             file = self._open()
             with file:
-                file.execute(_KEEP, ("stamp", _json(stamp)))
+                file.execute(_KEEP, ("stamp", _json([VERSION, stamp])))
+        except (OSError, sqlite3.Error):
+            self._is_broken = True
 
     def save(
         self,
@@ -109,13 +113,20 @@ class Checkpoints:
         states: Iterator[tuple[int, bytes]],
     ) -> None:
         """Keep what has changed, all of it or nothing."""
-        with suppress(sqlite3.Error):
+        if self._is_broken:
+            return
+        try:
             file = self._open()
             with file:
                 file.executemany(_BEGIN, [(k, _json(one)) for k, one in beginnings.items()])
                 file.executemany(_SET_IDS, [(blob, k) for k, blob in ids.items()])
                 file.executemany(_SET_STATES, list(states))
                 file.execute(_KEEP, ("sizes", _json(sizes)))
+        except sqlite3.Error:
+            # What this one has lost the next one would lack.
+            self._is_broken = True
+            with suppress(OSError, sqlite3.Error):
+                self.discard()
 
     def discard(self) -> None:
         """Keep nothing any more."""

@@ -21,13 +21,13 @@ class Results:
     """The lines of a run; any thread may write.
 
     Attributes:
-        written: the rows that an earlier run has written and that `states` does not know.
         states: what became of rows, by their numbers.
     """
 
     def __init__(self, output: Output, failed: FailedFile | None = None) -> None:
-        self.written = Written()
         self.states = States()
+        self._written = Written()
+        self._unplaced = 0
         self._output = output
         self._failed = failed
         self._checkpoints: _Keeper | None = None
@@ -37,7 +37,18 @@ class Results:
         """What became of a row in this run or an earlier one."""
         with self._lock:
             known = self.states.of(row.number)
-            return known or self.written.state(row.id, row.digest)
+            if known is State.NEW:
+                known = self._written.state(row.id, row.digest)
+                self._unplaced -= known is not State.NEW
+            return known
+
+    def know(self, written: Written) -> None:
+        """Take in the rows that an earlier run has written and that `states` does not know.
+
+        No checkpoint is saved before each of them was met: it would not know of their lines.
+        """
+        self._written = written
+        self._unplaced = len(written)
 
     def is_settled(self, number: int) -> bool:
         """Whether the row of that number has been dealt with, as far as numbers tell."""
@@ -91,6 +102,8 @@ class Results:
                 self._checkpoints.begin(beginning)
 
     def _save(self, keeper: _Keeper) -> None:
+        if self._unplaced > 0 and not keeper.has_met_all:
+            return
         self._output.sync()
         failed = 0 if self._failed is None else self._failed.size
         keeper.save(Sizes(self._output.size, failed), self.states)
@@ -103,11 +116,17 @@ class _Keeper:
         self, checkpoints: Checkpoints, reader: RowReader, clock: Clock | None = None
     ) -> None:
         self._checkpoints = checkpoints
+        self._reader = reader
         self._hashes = reader.ids.table.hashes
         self._clock = clock or SystemClock()
         self._saved_at = self._clock.monotonic()
         self._beginnings: dict[int, Beginning] = {}
         self._ids: dict[int, bytes] = {}
+
+    @property
+    def has_met_all(self) -> bool:
+        """Whether all rows of the input were read."""
+        return self._reader.at_end and not self._reader.is_limited
 
     def is_due(self) -> bool:
         return self._clock.monotonic() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS

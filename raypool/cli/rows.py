@@ -138,6 +138,11 @@ class RowReader:
         self._has_stopped = False
 
     @property
+    def is_limited(self) -> bool:
+        """Whether only the first rows are read."""
+        return self._limit is not None
+
+    @property
     def bytes(self) -> int:
         """How many bytes were read so far; of Parquet, rows."""
         return self._read_before + (self._reader.amount if self._reader else 0)

@@ -145,7 +145,7 @@ class Target:
             if checkpoint and self._go_on_from(checkpoint, output, run):
                 self.results.keep_checkpoints(self._checkpoints, run.reader)
                 return
-        self.results.written = output.agree(drop_failed=run.retry_failed)
+        self.results.know(output.agree(drop_failed=run.retry_failed))
         if self._failures is not None:
             self._failures.restore(0, output.failed_lines())
         if stamp is None:
@@ -170,7 +170,7 @@ class Target:
             run.tally.add_finished(states.count(State.ANSWERED), failed)
         for chunk, unfinished in checkpoint.unfinished.items():
             self.results.states.load(chunk, unfinished)
-        self.results.written = written
+        self.results.know(written)
         return True
 
     def _discard(self) -> None:

@@ -20,6 +20,7 @@ class Desk:
         self.path = path
         self.reply: Reply = str.upper
         self.stop_after = 1_000_000
+        self.at_once = 1
         self.pools: list[LedgerPool] = []
         self._capfd = capfd
         self.stdout = b""
@@ -32,6 +33,7 @@ class Desk:
 
     def start_pool(self, *_: object, ledger: str | None, **__: object) -> LedgerPool:
         self.pools.append(LedgerPool(ledger, self.reply, self.stop_after))
+        self.pools[-1].at_once = self.at_once
         return self.pools[-1]
 
     def write(self, *rows: object, name: str = "in.jsonl") -> None:

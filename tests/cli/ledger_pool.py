@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,7 @@ class LedgerPool:
     Attributes:
         asked: the prompts that were answered, in order.
         stop_after: how many tasks end before the pool stops of itself.
+        at_once: how many tasks it takes before it answers them, the last first.
     """
 
     def __init__(
@@ -33,15 +35,18 @@ class LedgerPool:
     ) -> None:
         self.asked: list[str] = []
         self.stop_after = stop_after
+        self.at_once = 1
         self._ledger = SqliteLedger(ledger)
         self._reply = reply
         self._next = self._ledger.totals().last_number + 1
 
     def map(self, tasks: Iterable[Task], *, ordered: bool = True) -> Iterator[TaskResult]:
-        for task in tasks:
-            if len(self.asked) >= self.stop_after:
-                raise PoolStopped("stopped")
-            yield self._end(task)
+        coming = iter(tasks)
+        while taken := list(itertools.islice(coming, self.at_once)):
+            for task in reversed(taken):
+                if len(self.asked) >= self.stop_after:
+                    raise PoolStopped("stopped")
+                yield self._end(task)
 
     def status(self) -> PoolStatus:
         totals = self._ledger.totals()

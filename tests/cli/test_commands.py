@@ -240,13 +240,14 @@ def test_wrong_usage_is_said_in_a_line_without_starting_anything(
 def test_run_of_tables_ends_when_its_budget_is_spent_and_goes_on_with_more(
     terminal: Terminal, address: tuple[str, str], server: MessagesServer
 ) -> None:
+    long = " again" * 400
     for number in range(3):
-        rows = "".join(f'{number}-{row},"say\n""{row}"""\n' for row in range(4))
+        rows = "".join(f'{number}-{row},"say\n""{row}""{long}"\n' for row in range(4))
         (terminal.path / f"part-{number}.csv").write_text(f"id,words\n{rows}")
     command = ("run", "part-*.csv", "-o", "out.parquet", "--template", "Please {words}", "--json")
     options = (*command, "--base-url", server.url, "--size", "2", "--max-tokens", "20", *address)
 
-    status, stdout, stderr = terminal.end(terminal.start(*options, "--budget-usd", "0.00008"))
+    status, stdout, stderr = terminal.end(terminal.start(*options, "--budget-usd", "0.0015"))
     said = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
 
     assert (status, stdout) == (1, "")
@@ -262,5 +263,5 @@ def test_run_of_tables_ends_when_its_budget_is_spent_and_goes_on_with_more(
     assert sorted(row["id"] for row in table) == sorted(
         f"{number}-{row}" for number in range(3) for row in range(4)
     )
-    assert {row["prompt"] for row in table} == {f'Please say\n"{row}"' for row in range(4)}
+    assert {row["prompt"] for row in table} == {f'Please say\n"{row}"{long}' for row in range(4)}
     assert len(server.calls) == 12

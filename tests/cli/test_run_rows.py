@@ -316,12 +316,27 @@ class TestCheckpoints:
         assert "40 answered, 0 failed (30 of them by an earlier run)" in desk.stderr
         assert len(desk.asked) == 40
 
+    def test_lines_whose_rows_were_not_read_again_are_not_forgotten(
+        self, desk: Desk, small_chunks: None
+    ) -> None:
+        desk.write(*({"prompt": str(row)} for row in range(12)))
+        desk.at_once, desk.stop_after = 12, 10
+        desk.run(*ECHO)
+        (desk.path / "out.jsonl.index").unlink()
+        desk.at_once, desk.stop_after = 1, 0
+        desk.run(*ECHO)
+        desk.stop_after = 1_000
+
+        assert desk.run(*ECHO) == 0
+        assert len(desk.lines()) == len(desk.asked) == 12
+
     @settings(
         suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None
     )
     @given(
         stops=st.lists(
-            st.tuples(st.integers(0, 12), st.sampled_from(["kill", "cut", "end"])), max_size=4
+            st.tuples(st.integers(0, 12), st.sampled_from(["kill", "cut", "lose", "end"])),
+            max_size=4,
         ),
         rows=st.lists(st.sampled_from(["0", "1", "2", "bad"]), min_size=1, max_size=24),
         data=st.data(),
@@ -341,11 +356,14 @@ class TestCheckpoints:
         desk.reply = refuse_odd
         desk.write(*("{" if row == "bad" else {"prompt": row} for row in rows), name=name)
         for stop, how in stops:
+            desk.at_once = data.draw(st.sampled_from([1, 7]), "at once")
             kept = index.read_bytes() if index.exists() else None
             desk.stop_after = stop
             desk.run(*ECHO, output=output, name=name)
             if how == "kill" and kept is not None:
                 index.write_bytes(kept)
+            elif how == "lose":
+                index.unlink(missing_ok=True)
             elif how == "cut":
                 size = lines.stat().st_size
                 with lines.open("ab") as file:

@@ -70,7 +70,9 @@ def test_every_line_is_a_row_that_can_be_asked_or_says_why_not(
     for row in rows:
         if isinstance(row, BadRow):
             check_readable(row.reason)
-            assert json.loads(bad_row_line(row))["error"]["message"].startswith(f"stdin, line {row.line}")
+            assert json.loads(bad_row_line(row))["error"]["message"].startswith(
+                f"stdin, line {row.line}"
+            )
         else:
             check_task(Task(row.prompt, id=row.id, metadata=row.fields))
     ids = Counter(row.id for row in rows if isinstance(row, Row))
