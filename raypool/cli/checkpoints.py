@@ -8,7 +8,7 @@ run reads the whole output and input again.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,7 +110,7 @@ class Checkpoints:
         sizes: Sizes,
         beginnings: Mapping[int, Beginning],
         ids: Mapping[int, bytes],
-        states: Iterator[tuple[int, bytes]],
+        states: Sequence[tuple[int, bytes]],
     ) -> None:
         """Keep what has changed, all of it or nothing."""
         if self._is_broken:
@@ -120,7 +120,7 @@ class Checkpoints:
             with file:
                 file.executemany(_BEGIN, [(k, _json(one)) for k, one in beginnings.items()])
                 file.executemany(_SET_IDS, [(blob, k) for k, blob in ids.items()])
-                file.executemany(_SET_STATES, list(states))
+                file.executemany(_SET_STATES, states)
                 file.execute(_KEEP, ("sizes", _json(sizes)))
         except sqlite3.Error:
             # What this one has lost the next one would lack.

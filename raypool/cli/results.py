@@ -140,7 +140,9 @@ class _Keeper:
             self._ids[chunk - 1] = rows.tobytes()
 
     def save(self, sizes: Sizes, states: States) -> None:
-        self._checkpoints.save(sizes, self._beginnings, self._ids, states.take_changes())
+        self._checkpoints.save(
+            sizes, self._beginnings, self._ids, states.take_changes(self._reader.rows)
+        )
         self._beginnings.clear()
         self._ids.clear()
         self._saved_at = self._clock.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import IntEnum
 
 CHUNK = 4_096
@@ -26,6 +25,7 @@ class States:
     def __init__(self) -> None:
         self._chunks: dict[int, bytearray] = {}
         self._changed: set[int] = set()
+        self._finished: set[int] = set()
 
     def of(self, number: int) -> State:
         """What became of a row that is in no finished chunk."""
@@ -41,15 +41,22 @@ class States:
     def load(self, chunk: int, states: bytes) -> None:
         """Take in a chunk of an earlier run."""
         self._chunks[chunk] = bytearray(states)
+        if is_finished(states):
+            self._finished.add(chunk)
 
-    def take_changes(self) -> Iterator[tuple[int, bytes]]:
-        """The chunks that have changed since they were last taken; finished ones are let go."""
-        for chunk in sorted(self._changed):
-            states = self._chunks[chunk]
-            yield chunk, bytes(states)
-            if is_finished(states):
-                del self._chunks[chunk]
+    def take_changes(self, read: int) -> list[tuple[int, bytes]]:
+        """The chunks that have changed since they were last taken.
+
+        Those that are finished are let go once nobody asks for their rows any more: when a row
+        of a later chunk is among the `read` first rows, which were read in order.
+        """
+        changes = [(chunk, bytes(self._chunks[chunk])) for chunk in sorted(self._changed)]
         self._changed.clear()
+        self._finished.update(chunk for chunk, states in changes if is_finished(states))
+        for chunk in [one for one in self._finished if (one + 1) * CHUNK < read]:
+            self._finished.remove(chunk)
+            del self._chunks[chunk]
+        return changes
 
 
 def is_finished(states: bytes | bytearray) -> bool:

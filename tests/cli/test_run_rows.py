@@ -316,6 +316,48 @@ class TestCheckpoints:
         assert "40 answered, 0 failed (30 of them by an earlier run)" in desk.stderr
         assert len(desk.asked) == 40
 
+    @pytest.mark.parametrize(
+        "data", [b"", b"garbage" * 1_000, None], ids=["empty", "text", "folder"]
+    )
+    def test_index_that_is_none_costs_only_time(
+        self, desk: Desk, small_chunks: None, data: bytes | None
+    ) -> None:
+        desk.write(*({"prompt": str(row)} for row in range(12)))
+        desk.stop_after = 5
+        desk.run(*ECHO)
+        index = desk.path / "out.jsonl.index"
+        index.unlink()
+        if data is None:
+            index.mkdir()
+        else:
+            index.write_bytes(data)
+        desk.stop_after = 1_000
+
+        assert desk.run(*ECHO) == 0
+        assert desk.run(*ECHO) == 0
+        assert len(desk.lines()) == len(desk.asked) == 12
+
+    def test_other_inputs_are_read_from_the_start(self, desk: Desk, small_chunks: None) -> None:
+        desk.write(*({"prompt": str(row)} for row in range(12)))
+        desk.run(*ECHO)
+        desk.write({"prompt": "new"}, *({"prompt": str(row)} for row in range(12)))
+
+        assert desk.run(*ECHO) == 0
+        assert desk.asked[-1] == "new"
+        assert len(desk.lines()) == len(desk.asked) == 13
+
+    def test_several_tables_go_on_where_they_were(self, desk: Desk, small_chunks: None) -> None:
+        for part in "abc":
+            cells = (f'"{part}\n{row}"' for row in range(7))
+            desk.write("prompt", *cells, name=f"{part}.csv")
+        for stop in range(0, 21, 3):
+            desk.at_once, desk.stop_after = stop % 5 + 1, 3
+            desk.run(*ECHO, name="*.csv")
+        desk.stop_after = 1_000
+
+        assert desk.run(*ECHO, name="*.csv") == 0
+        assert len(desk.lines()) == len(desk.asked) == len(set(desk.asked)) == 21
+
     def test_lines_whose_rows_were_not_read_again_are_not_forgotten(
         self, desk: Desk, small_chunks: None
     ) -> None:
