@@ -358,6 +358,17 @@ class TestCheckpoints:
         assert desk.run(*ECHO, name="*.csv") == 0
         assert len(desk.lines()) == len(desk.asked) == len(set(desk.asked)) == 21
 
+    def test_row_that_ended_early_is_known_when_the_reading_comes_to_it(
+        self, desk: Desk, small_chunks: None
+    ) -> None:
+        desk.write(*({"prompt": str(row)} for row in range(4)))
+        desk.at_once, desk.stop_after = 4, 1
+        desk.run(*ECHO)
+        desk.at_once, desk.stop_after = 1, 1_000
+
+        assert desk.run(*ECHO) == 0
+        assert len(desk.lines()) == len(desk.asked) == 4
+
     def test_lines_whose_rows_were_not_read_again_are_not_forgotten(
         self, desk: Desk, small_chunks: None
     ) -> None:
