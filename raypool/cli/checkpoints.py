@@ -8,7 +8,7 @@ run reads the whole output and input again.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,7 +109,7 @@ class Checkpoints:
         self,
         sizes: Sizes,
         beginnings: Mapping[int, Beginning],
-        ids: Mapping[int, bytes],
+        ids: Iterable[tuple[int, bytes]],
         states: Sequence[tuple[int, bytes]],
     ) -> None:
         """Keep what has changed, all of it or nothing."""
@@ -119,7 +119,7 @@ class Checkpoints:
             file = self._open()
             with file:
                 file.executemany(_BEGIN, [(k, _json(one)) for k, one in beginnings.items()])
-                file.executemany(_SET_IDS, [(blob, k) for k, blob in ids.items()])
+                file.executemany(_SET_IDS, ((blob, k) for k, blob in ids))
                 file.executemany(_SET_STATES, states)
                 file.execute(_KEEP, ("sizes", _json(sizes)))
         except sqlite3.Error:

@@ -28,6 +28,7 @@ class Results:
         self.states = States()
         self._written = Written()
         self._unplaced = 0
+        self._is_sure = True
         self._output = output
         self._failed = failed
         self._checkpoints: _Keeper | None = None
@@ -62,9 +63,11 @@ class Results:
             OutputLost: it cannot be written.
         """
         with self._lock:
+            self._is_sure = False
             self._output.write(line)
             if state is not State.ANSWERED and self._failed is not None:
                 self._failed.write(line)
+            self._is_sure = True
             self._note(number, state)
 
     def note(self, number: int, state: State) -> None:
@@ -102,7 +105,8 @@ class Results:
                 self._checkpoints.begin(beginning)
 
     def _save(self, keeper: _Keeper) -> None:
-        if self._unplaced > 0 and not keeper.has_met_all:
+        """Save, unless there may be lines whose rows are not noted."""
+        if not self._is_sure or (self._unplaced > 0 and not keeper.has_met_all):
             return
         self._output.sync()
         failed = 0 if self._failed is None else self._failed.size
@@ -121,7 +125,7 @@ class _Keeper:
         self._clock = clock or SystemClock()
         self._saved_at = self._clock.monotonic()
         self._beginnings: dict[int, Beginning] = {}
-        self._ids: dict[int, bytes] = {}
+        self._read: set[int] = set()
 
     @property
     def has_met_all(self) -> bool:
@@ -136,16 +140,17 @@ class _Keeper:
         chunk = beginning.number // CHUNK
         self._beginnings[chunk] = beginning
         if chunk:
-            rows = self._hashes[beginning.number - CHUNK : beginning.number]
-            self._ids[chunk - 1] = rows.tobytes()
+            self._read.add(chunk - 1)
 
     def save(self, sizes: Sizes, states: States) -> None:
-        self._checkpoints.save(
-            sizes, self._beginnings, self._ids, states.take_changes(self._reader.rows)
-        )
+        changes = states.take_changes(self._reader.rows)
+        self._checkpoints.save(sizes, self._beginnings, map(self._ids, self._read), changes)
         self._beginnings.clear()
-        self._ids.clear()
+        self._read.clear()
         self._saved_at = self._clock.monotonic()
+
+    def _ids(self, chunk: int) -> tuple[int, bytes]:
+        return chunk, self._hashes[chunk * CHUNK : (chunk + 1) * CHUNK].tobytes()
 
     def close(self) -> None:
         self._checkpoints.close()

@@ -137,6 +137,26 @@ class TestFailedRows:
         (line,) = desk.lines("more")
         assert (line["id"], line["text"], line["input_text"]) == (failed["id"], "1", "mine")
 
+    def test_file_that_cannot_be_written_ends_the_run_and_repeats_nothing_later(
+        self, desk: Desk, small_chunks: None
+    ) -> None:
+        failed_rows = desk.path / "out.jsonl.failed.jsonl"
+
+        def spoil(prompt: str) -> str | Exception:
+            failed_rows.mkdir(exist_ok=True)
+            return refuse_odd(prompt)
+
+        desk.reply = spoil
+        desk.write(*({"prompt": str(row)} for row in range(9)))
+        assert desk.run(*ECHO) == 1
+        assert "Is a directory" in desk.stderr
+        failed_rows.rmdir()
+        desk.reply = refuse_odd
+
+        assert desk.run(*ECHO) == 1
+        assert len(desk.lines()) == len(desk.asked) == 9
+        assert len(desk.failed_rows()) == 4
+
     def test_file_follows_what_becomes_of_the_rows(self, desk: Desk) -> None:
         desk.reply = refuse_odd
         desk.write(
