@@ -30,6 +30,7 @@ from raypool.intake import Intake
 from raypool.joining import Joining
 from raypool.leaving import Leaving
 from raypool.ledger import POOL_NAME, WORKER_ROLES, WORKERS, Ledger
+from raypool.ledgers import open_ledger
 from raypool.link import WorkerLink
 from raypool.listening import Listening
 from raypool.membership import begin_epoch, kept_budget, members
@@ -45,7 +46,6 @@ from raypool.routing import make_routings
 from raypool.scaling import Scaler
 from raypool.scheduler import Scheduler
 from raypool.sender import Sender
-from raypool.sqlite_ledger import SqliteLedger
 from raypool.tally import Tally
 from raypool.telemetry import Broadcast, EventHandler, HandlerThread
 from raypool.unshelving import Unshelving
@@ -158,10 +158,7 @@ class Assembly:
         return parts
 
     def _open_ledger(self) -> Ledger:
-        config = self._config
-        ledger = SqliteLedger(
-            config.ledger or config.temporary_ledger, temporary=config.ledger is None
-        )
+        ledger = open_ledger(self._config, goes_on=self._goes_on)
         try:
             ledger.set_meta(POOL_NAME, self._config.name)
         except BaseException:

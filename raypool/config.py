@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from raypool.postgres_place import PostgresPlace
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -223,6 +225,7 @@ class PoolConfig(Options):
     start_timeout: Seconds = 120.0
     max_pending: Annotated[int, Field(ge=1)] = 100_000
     ledger: str | None = None
+    postgres: PostgresPlace | None = None
     temporary_ledger: str | None = None
     detached: bool = False
     worker_resources: dict[str, Any] = Field(default_factory=dict)

@@ -123,8 +123,9 @@ class Pool(Racing):
                 dispatcher; one that raises is detached.
             start_timeout: the longest to wait for the workers, in seconds.
             max_pending: how many tasks a client may have unfinished before `submit` waits.
-            ledger: a file that keeps tasks and results beyond the pool's life; relative to
-                the current directory. `None` keeps them in a temporary one.
+            ledger: what keeps tasks and results beyond the pool's life: a file, relative to
+                the current directory, or a PostgreSQL database, as
+                `postgresql://USER@HOST/DATABASE?schema=NAME`. `None`: a temporary file.
             name: the pool's name; `None` means the ledger's, or a new one.
             namespace: the Ray namespace of the pool's actors.
             detached: the pool outlives this process, until somebody stops it.

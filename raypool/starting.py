@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,18 +15,20 @@ from raypool.connection import connect
 from raypool.dispatcher import Dispatcher
 from raypool.errors import LedgerError, PoolStartError, RaypoolError
 from raypool.interruption import notice_sigterm
+from raypool.ledgers import FoundLedger, find_ledger
 from raypool.messages import PoolInfo
 from raypool.names import dispatcher_name
 from raypool.payload import pack_handler
 from raypool.pieces import in_pieces
 from raypool.recipes import Attach, Recipe, pack_recipes, part_roles
-from raypool.sqlite_ledger import SqliteLedger
 from raypool.telemetry import EventHandler
 from raypool.temporary import discard_ledger, make_ledger
 
 logger = logging.getLogger(__name__)
 
 CONCURRENT_CALLS = 10_000
+A_BYTE = 1
+"""Of memory: Ray puts an actor that asks for nothing anywhere, whatever node it prefers."""
 
 
 def start_dispatcher(
@@ -51,10 +52,11 @@ def start_dispatcher(
         PoolStartError, ValueError, TypeError: see `Pool.start`.
     """
     resources = check_resources(worker_resources)
-    path = _ledger_path(ledger)
+    found = _find_ledger(ledger)
     config = PoolConfig(
-        name=_pool_name(name, path),
-        ledger=path,
+        name=_pool_name(name, found),
+        ledger=found and found.shown,
+        postgres=found and found.postgres,
         worker_resources=resources,
         roles=part_roles(roles),
         **options,
@@ -94,8 +96,9 @@ def ask_info(dispatcher: Any, name: str) -> PoolInfo:
 
 
 def _create(config: PoolConfig, payloads: dict[str, bytes], handler: bytes | None) -> Any:
-    """Pinned to this node, where the ledger's file is."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    """On this node, where the ledger's file is; one in PostgreSQL lets it come back on others."""
+    may_move = config.postgres is not None
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=may_move)
     actor_class = ray.remote(Dispatcher)
     try:
         return actor_class.options(
@@ -103,6 +106,7 @@ def _create(config: PoolConfig, payloads: dict[str, bytes], handler: bytes | Non
             namespace=config.namespace,
             lifetime="detached" if config.detached else None,
             num_cpus=0,
+            memory=A_BYTE if may_move else None,
             max_restarts=-1,
             max_concurrency=CONCURRENT_CALLS,
             scheduling_strategy=here,
@@ -126,12 +130,13 @@ def _answer(ref: Any) -> Any:
         raise PoolStartError(f"the pool could not start: {error}") from error
 
 
-def _ledger_path(ledger: str | None) -> str | None:
+def _find_ledger(ledger: object) -> FoundLedger | None:
     if ledger is None:
         return None
-    if not isinstance(ledger, (str, Path)) or not str(ledger):
-        raise TypeError(f"ledger must be a path, got {ledger!r}")
-    return str(Path(ledger).absolute())
+    try:
+        return find_ledger(ledger)
+    except LedgerError as error:
+        raise PoolStartError(str(error)) from error
 
 
 def _with_ledger(config: PoolConfig) -> PoolConfig:
@@ -152,13 +157,11 @@ def _discard_ledger(config: PoolConfig) -> None:
         discard_ledger(config.temporary_ledger)
 
 
-def _pool_name(name: str | None, path: str | None) -> str:
-    try:
-        kept = SqliteLedger.peek_name(path) if path else None
-    except LedgerError as error:
-        raise PoolStartError(str(error)) from error
-    if name is not None and kept is not None and name != kept:
+def _pool_name(name: str | None, found: FoundLedger | None) -> str:
+    kept = found and found.pool
+    if found and name is not None and kept is not None and name != kept:
         raise ValueError(
-            f"name must be {kept!r} or left out: that is the pool of ledger {path!r}, got {name!r}"
+            f"name must be {kept!r} or left out: that is the pool of ledger {found.shown!r}, "
+            f"got {name!r}"
         )
     return name or kept or f"pool-{secrets.token_hex(3)}"

@@ -16,6 +16,7 @@ from ray._private import ray_constants
 
 from raypool import Pool
 from raypool.backends import ScriptedBackend
+from tests.postgres_server import PostgresServer
 
 StartPool = Callable[..., Pool]
 
@@ -43,6 +44,14 @@ def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["RAY_TMPDIR"] = "/tmp"
     tempfile.tempdir = None
     return directory
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this run's own; it runs, whatever a test has done to it."""
+    server = PostgresServer()
+    yield server
+    server.remove()
 
 
 @pytest.fixture(scope="session")

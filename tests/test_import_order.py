@@ -15,8 +15,9 @@ PACKAGE = Path(raypool.__file__).parent
 
 LAYERS = [
     # Words
-    "errors clock usage status stream watchdog window barrier config text_stream provider_limits",
-    "loads interruption janitor",
+    "errors clock usage status stream watchdog window barrier text_stream provider_limits",
+    "postgres_place postgres_schema",
+    "config loads interruption janitor",
     "temporary",
     "sqlite_schema sqlite_statements autoscaling naming unicode threads",
     "quantiles task events prices file_hold telemetry schemas json_text pieces",
@@ -29,13 +30,18 @@ LAYERS = [
     "records",
     "lane",
     "backends callbacks future ledger session_options",
-    "messages group_commit tally sqlite_rows",
+    "messages group_commit tally sqlite_rows postgres_connection",
     # Decisions
+    "postgres_rows postgres_hold",
+    "postgres_session postgres_sessions",
     "desk outbox retries sealing sqlite_file sqlite_sessions verdicts limits halting snapshots",
     "votes conversations recipes terms mapping task_record mailbox sqlite_ledger kept_types",
     "shelf_watchers",
     "shelf",
     "shelves",
+    "postgres_writes",
+    "postgres_ledger",
+    "ledgers",
     "accounts routing reported answers",
     "capacity line races",
     "chain sessions roster backlog fingerprints",

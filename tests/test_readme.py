@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from raypool.testing import Answer, Call, MessagesServer
+from tests.postgres_server import PostgresServer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -51,12 +52,14 @@ def filled(schema: dict[str, Any]) -> dict[str, Any]:
 def test_python_snippet_runs(
     snippet: str,
     local_ray: None,
+    postgres: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with MessagesServer(reply=answer) as server:
         monkeypatch.setenv("ANTHROPIC_API_KEY", "a-key")
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        monkeypatch.setenv("DATABASE_URL", postgres.new_url())
         names: dict[str, Any] = {"__name__": "__main__"}
 
         exec(snippet.replace("http://127.0.0.1:8000", server.url), names)

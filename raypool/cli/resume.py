@@ -11,6 +11,7 @@ import msgspec
 
 from raypool.cli.problem import Problem
 from raypool.ledger import Ledger
+from raypool.postgres_place import without_password
 
 SETTINGS_KEY = "raypool run"
 _TEXTS = ("system", "template", "output_type")
@@ -65,6 +66,9 @@ def _shown(value: object) -> str:
 
 
 def resume_command(arguments: Sequence[str]) -> str:
-    """The command line that finishes what is unfinished, and asks no failed row again."""
+    """The command line that finishes what is unfinished, and asks no failed row again.
+
+    A password in it is masked.
+    """
     kept = (word for word in arguments if word not in {"--retry-failed", "--restart"})
-    return shlex.join(["raypool", *kept])
+    return shlex.join(["raypool", *map(without_password, kept)])

@@ -21,7 +21,8 @@ from raypool.cli.rows import RowReader
 from raypool.cli.states import State
 from raypool.cli.tally import Tally
 from raypool.errors import LedgerError
-from raypool.sqlite_ledger import SqliteLedger
+from raypool.ledgers import find_ledger, open_found
+from raypool.postgres_place import is_postgres, without_password
 
 STREAM = "-"
 PARQUET = ".parquet"
@@ -52,7 +53,7 @@ class Target:
     Attributes:
         name: the output, as the user calls it.
         results: where rows are written.
-        ledger: the file that a later run goes on from; `None` when none can.
+        ledger: what a later run goes on from; `None` when nothing can.
         failed: the file of failed rows; `None` when the output is a stream.
     """
 
@@ -90,7 +91,7 @@ class Target:
             self._failures = FailedFile(self._path, is_rendered=is_rendered)
             self.failed = self._failures.path
         self.results = Results(self._output, self._failures)
-        self._ledger_is_new = self.ledger is not None and not Path(self.ledger).exists()
+        self._ledger_is_new = _is_new(self.ledger)
 
     def go_on(self, run: Run) -> None:
         """Find out what is done, and bring output and ledger into agreement.
@@ -104,7 +105,7 @@ class Target:
         if self.ledger is None:
             return
         self._check_pair()
-        with in_one_line(LedgerError), closing(SqliteLedger(self.ledger)) as ledger:
+        with in_one_line(LedgerError), closing(open_found(find_ledger(self.ledger))) as ledger:
             keep_settings(ledger, run.settings, self._ways_on())
             if isinstance(self._output, OutputFile):
                 self._agree(self._output, run)
@@ -180,11 +181,12 @@ class Target:
                 self._failures.restore(0, ())
         if self._ledger_is_new:
             self._checkpoints.discard()
+        if self._ledger_is_new and not is_postgres(self.ledger):
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{self.ledger}{suffix}").unlink(missing_ok=True)
 
     def _start_over(self, is_stdout: bool) -> list[str]:
-        if self.ledger is not None and "://" in self.ledger:
+        if is_postgres(self.ledger):
             raise Problem("--restart keeps files under other names; choose another --ledger")
         paths = [] if self.ledger is None else [Path(self.ledger)]
         if not is_stdout:
@@ -199,8 +201,9 @@ class Target:
     def _check_pair(self) -> None:
         is_file = isinstance(self._output, OutputFile)
         if is_file and self._ledger_is_new and self._lines.stat().st_size:
+            shown = without_password(self.ledger or "")
             raise Problem(
-                f"{self.name} exists, but its ledger {self.ledger} does not, so it cannot be "
+                f"{self.name} exists, but its ledger {shown} does not, so it cannot be "
                 f"continued; choose another output (-o), or --restart, which keeps {self.name} "
                 "under another name and starts over"
             )
@@ -229,6 +232,13 @@ def _lines_beside(output: Path) -> Path:
 def _is_newer(path: Path, other: Path) -> bool:
     """Whether a file was written after another."""
     return path.exists() and path.stat().st_mtime_ns > other.stat().st_mtime_ns
+
+
+def _is_new(ledger: str | None) -> bool:
+    if is_postgres(ledger):
+        with in_one_line(LedgerError):
+            return not find_ledger(ledger).is_there
+    return ledger is not None and not Path(ledger).exists()
 
 
 def _open(path: Path) -> Output:

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from tests.benchmarks import gate_cost, hidden_limit, many_tasks, policies, scenarios
+from tests.benchmarks import (
+    gate_cost,
+    hidden_limit,
+    ledgers,
+    many_tasks,
+    policies,
+    scenarios,
+)
 from tests.benchmarks.measure import Scenario
 
 
@@ -22,6 +29,7 @@ class Sizes:
         limited: for how long it then keeps it.
         slow_turns: how many turns the cost of a dispatcher is measured over.
         waiting: how many tasks wait at once, where there are many.
+        kept: how many tasks are written to each ledger.
     """
 
     basics: scenarios.Sizes
@@ -31,6 +39,7 @@ class Sizes:
     limited: float = 60.0
     slow_turns: int = 2_000
     waiting: int = 1_000_000
+    kept: int = 40_000
 
     @classmethod
     def scaled(cls, scale: float) -> Sizes:
@@ -43,6 +52,7 @@ class Sizes:
             limited=max(1.0, cls.limited * scale),
             slow_turns=max(8, int(cls.slow_turns * scale)),
             waiting=max(8, int(cls.waiting * scale)),
+            kept=max(8, int(cls.kept * scale)),
         )
 
 
@@ -53,3 +63,4 @@ def groups(sizes: Sizes) -> Iterator[AbstractContextManager[list[Scenario]]]:
     yield hidden_limit.scenarios(sizes.warm_up, sizes.limited)
     yield gate_cost.scenarios(sizes.slow_turns)
     yield many_tasks.scenarios(sizes.waiting)
+    yield ledgers.scenarios(sizes.kept)

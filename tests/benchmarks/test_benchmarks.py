@@ -15,7 +15,7 @@ def test_every_scenario_gives_a_figure(local_ray: None) -> None:
         with group as prepared:
             figures += [measure.run(scenario, rounds=1, warm_ups=0) for scenario in prepared]
 
-    assert len(figures) == 14
+    assert len(figures) == 16
     assert all(one.raypool > 0 for one in figures)
     assert [one.scenario.unit for one in figures if one.ratio is None] == [
         "ms",

@@ -10,6 +10,8 @@ from typing import Self
 import msgspec
 
 from raypool.errors import PoolStopped
+from raypool.ledger import Ledger
+from raypool.ledgers import find_ledger, open_found
 from raypool.output_type import OutputType
 from raypool.records import AcceptedTask, Ending, StoredCause, task_result
 from raypool.response import TaskResult
@@ -36,7 +38,7 @@ class LedgerPool:
         self.asked: list[str] = []
         self.stop_after = stop_after
         self.at_once = 1
-        self._ledger = SqliteLedger(ledger)
+        self._ledger: Ledger = open_found(find_ledger(ledger)) if ledger else SqliteLedger()
         self._reply = reply
         self._next = self._ledger.totals().last_number + 1
 

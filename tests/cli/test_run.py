@@ -18,6 +18,7 @@ from raypool.cli.interrupt import SIGNALS
 from raypool.errors import PoolStartError
 from tests.cli.desk import Desk
 from tests.cli.ledger_pool import LedgerPool
+from tests.postgres_server import ENCODED_PASSWORD, PostgresServer
 
 PROGRAM = """
 import atexit, os, signal, sys
@@ -173,6 +174,36 @@ class TestResume:
 
         assert desk.run(*ECHO) == 0
         assert desk.texts() == {"a": "X", "b": "Y"}
+
+
+class TestPostgres:
+    def test_interrupted_run_goes_on_and_shows_no_password(
+        self, desk: Desk, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        url = postgres.new_url()
+        command = [*ECHO, "--ledger", url]
+        monkeypatch.setattr(sys, "argv", ["raypool", "run", *command])
+        desk.write(*({"id": name, "prompt": name} for name in "abc"))
+        desk.stop_after = 1
+        assert desk.run(*command) == 1
+        said = desk.stderr
+        desk.stop_after = 1_000_000
+
+        assert desk.run(*command) == 0
+
+        assert desk.texts() == {"a": "A", "b": "B", "c": "C"}
+        assert desk.asked == ["a", "b", "c"]
+        assert "to finish the rest: raypool run" in said
+        assert ENCODED_PASSWORD not in said
+
+    def test_output_of_another_ledger_is_refused(
+        self, desk: Desk, postgres: PostgresServer
+    ) -> None:
+        desk.write({"id": "a", "prompt": "x"})
+        assert desk.run(*ECHO, "--ledger", postgres.new_url()) == 0
+
+        assert desk.run(*ECHO, "--ledger", postgres.new_url()) == 2
+        assert "out.jsonl exists, but its ledger postgresql://raypool:***@" in desk.stderr
 
 
 class TestRefusals:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any, TypeAlias, get_args
+from typing import Any, ClassVar, TypeAlias, get_args
 
 import msgspec
 import pytest
@@ -13,13 +13,71 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from raypool.ledger import KnownTask, Ledger
+from raypool.postgres_connection import Connection, resolve
+from raypool.postgres_ledger import PostgresLedger
+from raypool.postgres_session import Counts, Written
 from raypool.records import AcceptedTask, Conversation, Ending, EndState, StoredCause
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.usage import Usage
+from tests.postgres_server import PostgresServer
 
 NewLedger: TypeAlias = Callable[[], Ledger]
 
-NEW_LEDGERS = [pytest.param(SqliteLedger, id="temporary sqlite")]
+
+EMPTY_AT_FIRST = (
+    "tasks",
+    "unfinished",
+    "lanes",
+    "sent",
+    "deaths",
+    "endings",
+    "session_turns",
+    "snapshots",
+    "output_types",
+)
+
+
+class WipedLedger(PostgresLedger):
+    """A ledger that is empty again, rather than closed, and so takes a millisecond to make."""
+
+    open: ClassVar[WipedLedger]
+
+    def close(self) -> None:
+        self._session.write(wiped)
+
+
+def wiped(writer: Connection, counts: Counts) -> Written:
+    for table in (
+        "tasks",
+        "unfinished",
+        "endings",
+        "session_turns",
+        "snapshots",
+        "output_types",
+        "sent",
+        "deaths",
+    ):
+        writer.execute(f"DELETE FROM {table}")
+    for sums in ("totals", "extra"):
+        writer.execute(f"CREATE TEMP TABLE IF NOT EXISTS new_{sums} AS SELECT * FROM {sums}")
+        writer.execute(f"DELETE FROM {sums}")
+        writer.execute(f"INSERT INTO {sums} SELECT * FROM new_{sums}")
+    return Written(None, Counts(0, 0, 0))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def open_ledger(postgres: PostgresServer) -> Iterator[None]:
+    place = resolve(postgres.new_url()).place
+    ledger = WipedLedger.open = WipedLedger(place.held_by_new_pool())
+    ledger.close()
+    yield
+    PostgresLedger.close(ledger)
+
+
+NEW_LEDGERS = [
+    pytest.param(SqliteLedger, id="temporary sqlite"),
+    pytest.param(lambda: WipedLedger.open, id="postgres"),
+]
 
 
 def task(number: int, task_id: str) -> AcceptedTask:
@@ -252,8 +310,14 @@ class SqliteHistory(LedgerHistory):
     new_ledger = SqliteLedger
 
 
+class PostgresHistory(LedgerHistory):
+    new_ledger = staticmethod(lambda: WipedLedger.open)
+
+
 TestAnyHistoryOfSqlite = SqliteHistory.TestCase
 TestAnyHistoryOfSqlite.settings = settings(deadline=None, max_examples=60, stateful_step_count=12)
+TestAnyHistoryOfPostgres = PostgresHistory.TestCase
+TestAnyHistoryOfPostgres.settings = settings(TestAnyHistoryOfSqlite.settings, max_examples=25)
 
 
 @pytest.mark.parametrize("new_ledger", NEW_LEDGERS)

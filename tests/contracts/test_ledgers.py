@@ -9,28 +9,30 @@ from typing import Any, TypeAlias
 import pytest
 from msgspec import structs
 
+from raypool import postgres_hold
 from raypool.errors import LedgerError
 from raypool.lane import Lane
 from raypool.ledger import EndedTask, Extra, KnownTask, Ledger, Progress, SentTask, Totals
+from raypool.postgres_connection import resolve
+from raypool.postgres_ledger import PostgresLedger
 from raypool.records import AcceptedTask, Conversation, Death, Ending, EndState, StoredCause
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.usage import Usage
+from tests.postgres_server import PostgresServer
 
 Opener: TypeAlias = Callable[[], Ledger]
-Place: TypeAlias = Callable[[Path], Opener]
 
 
-def sqlite(directory: Path) -> Opener:
-    return lambda: SqliteLedger(directory / "run.db")
-
-
-PLACES = [pytest.param(sqlite, id="sqlite")]
-
-
-@pytest.fixture(params=PLACES)
-def open_ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    place: Place = request.param
-    return place(tmp_path)
+@pytest.fixture(params=["sqlite", "postgres"])
+def open_ledger(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Opener:
+    if request.param == "sqlite":
+        return lambda: SqliteLedger(tmp_path / "run.db")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    monkeypatch.setattr(postgres_hold, "LOCK_SECONDS", 0.1)
+    url = server.new_url()
+    return lambda: PostgresLedger(resolve(url).place.held_by_new_pool())
 
 
 @pytest.fixture
