@@ -102,7 +102,7 @@ class Checkpoints:
             file = self._open()
             with file:
                 file.execute(_KEEP, ("stamp", _json([VERSION, stamp])))
-        except (OSError, sqlite3.Error):
+        except sqlite3.Error:
             self._is_broken = True
 
     def save(
@@ -125,14 +125,14 @@ class Checkpoints:
         except sqlite3.Error:
             # What this one has lost the next one would lack.
             self._is_broken = True
-            with suppress(OSError, sqlite3.Error):
-                self.discard()
+            self.discard()
 
     def discard(self) -> None:
-        """Keep nothing any more."""
+        """Keep nothing any more, as far as the disk lets it."""
         self.close()
         for suffix in ("", "-journal", "-wal", "-shm"):
-            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+            with suppress(OSError):
+                Path(f"{self._path}{suffix}").unlink()
 
     def close(self) -> None:
         if self._file is not None:
