@@ -150,7 +150,8 @@ def _seconds(forecast: Forecast, options: PoolOptions) -> float | None:
 def _cost(forecast: Forecast) -> str:
     if forecast.cost_usd is None or forecast.most_usd is None:
         return "unknown (no price for this model)"
-    return f"about {dollars(forecast.cost_usd)}, at most {dollars(forecast.most_usd)}"
+    likely, most = dollars(forecast.cost_usd), dollars(forecast.most_usd)
+    return most if likely == most else f"{likely} or so, at most {most}"
 
 
 def _time(forecast: Forecast) -> str:

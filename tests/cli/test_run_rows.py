@@ -226,7 +226,7 @@ class TestBeforePaying:
         assert "Count to 2" in desk.stderr
         assert "Count to 3" not in desk.stderr
         assert "time: 2 min 0 s or more" in desk.stderr
-        assert "cost: about $" in desk.stderr
+        assert "or so, at most $" in desk.stderr
         assert sorted(path.name for path in desk.path.iterdir()) == [".stdout", "in.jsonl"]
 
     def test_dry_run_speaks_json_too(self, desk: Desk) -> None:
