@@ -94,12 +94,27 @@ def test_questions_on_the_command_line_are_answered(tmp_path: Path) -> None:
     assert "Paris" in run(command, tmp_path)
 
 
+def test_dry_run_says_what_the_command_would_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = next(line for line in SHELL if line.endswith("--dry-run"))
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "a-key")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("title,body\nCats,Cats are small.\n")
+
+    said = run(command, tmp_path, stream="stderr")
+
+    assert "would ask 1 row\n" in said
+    assert "Summarise: Cats\n    Cats are small.\n" in said
+    assert [path.name for path in tmp_path.glob("summaries*")] == []
+
+
 def test_test_command_is_the_one_that_runs_this() -> None:
     assert SET_UP + "--extra test pytest" in SHELL
 
 
-def run(command: str, directory: Path) -> str:
-    """What a `raypool` command prints to stdout, run beside a copy of the examples."""
+def run(command: str, directory: Path, *, stream: str = "stdout") -> str:
+    """What a `raypool` command prints to a stream, run beside a copy of the examples."""
     if not (directory / "examples").exists():
         (directory / "examples").symlink_to(ROOT / "examples")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -114,4 +129,5 @@ def run(command: str, directory: Path) -> str:
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    printed: str = getattr(ended, stream)
+    return printed

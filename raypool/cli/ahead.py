@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
+from raypool.cli.problem import Problem
+
 Item = TypeVar("Item")
 
 READ_AHEAD = 1_000
@@ -46,14 +48,14 @@ class Ahead(Generic[Item]):
                 self._read.put(item)
                 if self._has_stopped.is_set():
                     return
-        except OSError as error:
+        except (OSError, Problem) as error:
             self._read.put(_End(error))
         else:
             self._read.put(_End(None))
 
 
 class _End:
-    def __init__(self, error: OSError | None) -> None:
+    def __init__(self, error: OSError | Problem | None) -> None:
         self._error = error
 
     def check(self) -> None:

@@ -9,11 +9,12 @@ import click
 import msgspec
 from rich.console import Console
 
+from raypool.cli.budget_watch import BudgetWatch
 from raypool.cli.figures import count
 from raypool.cli.options import PoolOptions, make_backend, pool_options, start_pool
 from raypool.cli.problem import ANSWERED, SOME_FAILED, in_one_line
 from raypool.cli.streams import take_stdout, write_whole
-from raypool.errors import RaypoolError
+from raypool.errors import PoolStopped, RaypoolError
 from raypool.task import Task, check_prompt
 
 if TYPE_CHECKING:
@@ -35,10 +36,7 @@ def ask_command(questions: tuple[str, ...], **options: Any) -> None:
     stdout = take_stdout()
     try:
         with _started(questions, given) as pool:
-            try:
-                status = _answer(pool, questions, stdout)
-            finally:
-                pool.stop()
+            status = _answer_within(given.budget_usd, pool, questions, stdout)
     except BrokenPipeError:
         sys.exit(SOME_FAILED)
     except RaypoolError as error:
@@ -54,6 +52,23 @@ def _started(questions: tuple[str, ...], options: PoolOptions) -> Pool:
             check_prompt(question)
         with waiting:
             return start_pool(options, make_backend(options))
+
+
+def _answer_within(
+    budget_usd: float | None, pool: Pool, questions: tuple[str, ...], stdout: int
+) -> int:
+    """Answer what the budget suffices for."""
+    watch = BudgetWatch(pool, budget_usd=budget_usd)
+    try:
+        with watch:
+            return _answer(pool, questions, stdout)
+    except PoolStopped:
+        if not watch.why:
+            raise
+        click.echo(f"raypool: {watch.why}", err=True)
+        return SOME_FAILED
+    finally:
+        pool.stop()
 
 
 def _answer(pool: Pool, questions: tuple[str, ...], stdout: int) -> int:

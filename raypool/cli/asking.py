@@ -1,14 +1,18 @@
-"""One pass over an input: every row ends in one line of the output."""
+"""One pass over the input: every row ends in one line of the output."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raypool.cli.lines import bad_row_line, result_line
-from raypool.cli.output import Output, OutputLost, Written
-from raypool.cli.rows import BadRow, Row
+from raypool.cli.output import OutputLost
+from raypool.cli.problem import Problem
+from raypool.cli.results import Results
+from raypool.cli.rows import AnyRow, BadRow, Row, SkippedRow
+from raypool.cli.states import State
 from raypool.cli.tally import Tally
+from raypool.response import TaskResult
 from raypool.task import Task
 
 if TYPE_CHECKING:
@@ -16,15 +20,16 @@ if TYPE_CHECKING:
 
 
 class Asking:
-    """Asks what is not written yet and writes what comes of it."""
+    """Asks what is not written yet and writes what comes of it; answers have `output_type`."""
 
-    def __init__(self, output: Output, written: Written, tally: Tally) -> None:
-        self._output = output
-        self._written = written
+    def __init__(self, results: Results, tally: Tally, output_type: Any = None) -> None:
+        self._results = results
         self._tally = tally
-        self._trouble: OSError | OutputLost | None = None
+        self._output_type = output_type
+        self._numbers: dict[str, int] = {}
+        self._trouble: OSError | OutputLost | Problem | None = None
 
-    def tasks(self, rows: Iterable[Row | BadRow]) -> Iterator[Task]:
+    def tasks(self, rows: Iterable[AnyRow]) -> Iterator[Task]:
         """The rows that a pool must answer; the others are written or counted on the way.
 
         Ends when the input or the output fails, and raises nothing, since a
@@ -32,15 +37,13 @@ class Asking:
         """
         try:
             for row in rows:
-                if isinstance(row, BadRow):
+                if isinstance(row, Row):
+                    yield from self._task(row)
+                elif isinstance(row, BadRow):
                     self._refuse(row)
-                elif row.id not in self._written.digests:
-                    yield Task(row.prompt, id=row.id, metadata=row.fields)
-                elif row.digest == self._written.digests[row.id]:
-                    self._tally.add_earlier(failed=row.id in self._written.failed)
                 else:
-                    self._refuse(row.refused(f"the id {row.id!r} was asked something else before"))
-        except (OSError, OutputLost) as error:
+                    self._skip(row)
+        except (OSError, OutputLost, Problem) as error:
             self._trouble = error
 
     def answer(self, pool: Pool, tasks: Iterable[Task]) -> None:
@@ -57,8 +60,7 @@ class Asking:
         try:
             for result in pool.map(tasks, ordered=False):
                 self.check()
-                self._output.write(result_line(result))
-                self._tally.add(result)
+                self._write(result)
             self.check()
         except BaseException:
             pool.stop()
@@ -69,6 +71,29 @@ class Asking:
         if self._trouble is not None:
             raise self._trouble
 
+    def _task(self, row: Row) -> Iterator[Task]:
+        state = self._results.state(row)
+        if state is State.NEW:
+            self._numbers[row.id] = row.number
+            yield Task(row.prompt, id=row.id, metadata=row.fields, output_type=self._output_type)
+        elif state is State.OTHER:
+            self._refuse(row.refused(f"the id {row.id!r} was asked something else before"))
+        else:
+            self._results.note(row.number, state)
+            self._tally.add_earlier(failed=state is not State.ANSWERED)
+
+    def _write(self, result: TaskResult) -> None:
+        state = State.ANSWERED if result.state == "completed" else State.FAILED
+        self._results.write(self._numbers.pop(result.id), state, result_line(result))
+        self._tally.add(result)
+
     def _refuse(self, row: BadRow) -> None:
-        self._output.write(bad_row_line(row))
-        self._tally.add_bad_row(row.line, row.reason)
+        if self._results.is_settled(row.number):
+            self._tally.add_earlier(failed=True)
+            return
+        self._results.write(row.number, State.REFUSED, bad_row_line(row))
+        self._tally.add_bad_row(row.message)
+
+    def _skip(self, row: SkippedRow) -> None:
+        self._results.note(row.number, State.SKIPPED)
+        self._tally.add_skipped()

@@ -12,7 +12,9 @@ import msgspec
 
 from raypool.agent import RoleAgent
 from raypool.cli.agent import PromptAgent
+from raypool.cli.batch_form import RunTerms
 from raypool.cli.problem import in_one_line
+from raypool.config import Budget, RateLimit
 from raypool.errors import PoolStartError
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 MAX_TOKENS = 1024
+_ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 _OTHER_BACKENDS = " (on the command line: --base-url URL, or --backend local)"
 
 
@@ -38,6 +41,11 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None
     turn_timeout: float
     address: str | None
+    routing: str = "round_robin"
+    rpm: float | None = None
+    tpm: float | None = None
+    output_tpm: float | None = None
+    budget_usd: float | None = None
 
     def check(self) -> None:
         """Refuse options that contradict each other, and bytes that are no text.
@@ -64,6 +72,12 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
             "system": self.system and hashlib.blake2b(self.system.encode()).hexdigest(),
             "max_tokens": self.agent_options().get("max_tokens"),
         }
+
+    def terms(self, backend: Backend) -> RunTerms:
+        """How every row of a run is asked."""
+        model = getattr(backend, "model", None)
+        named = model if isinstance(model, str) and self.backend == "anthropic" else self.model
+        return RunTerms(named, self.system, self.agent_options().get("max_tokens"))
 
     def agent_options(self) -> Mapping[str, Any]:
         """What the agent is told; a role has its own `max_tokens` unless one is given."""
@@ -108,8 +122,24 @@ def start_pool(options: PoolOptions, backend: Backend, **more: Any) -> Pool:
         concurrency=options.concurrency,
         turn_timeout=options.turn_timeout,
         address=options.address,
-        **_given(role=options.role),
+        routing=options.routing,
+        **_given(role=options.role, budget=_budget(options), rate_limit=_rate_limit(options)),
         **more,
+    )
+
+
+def _budget(options: PoolOptions) -> Budget | None:
+    return None if options.budget_usd is None else Budget(usd=options.budget_usd)
+
+
+def _rate_limit(options: PoolOptions) -> RateLimit | None:
+    limits = (options.rpm, options.tpm, options.output_tpm)
+    if limits == (None, None, None):
+        return None
+    return RateLimit(
+        requests_per_minute=options.rpm,
+        input_tokens_per_minute=options.tpm,
+        output_tokens_per_minute=options.output_tpm,
     )
 
 
@@ -178,6 +208,34 @@ _OPTIONS = (
         show_default=True,
         metavar="SECONDS",
         help="The longest that one turn may run.",
+    ),
+    click.option(
+        "--routing",
+        type=click.Choice(["round_robin", "least_loaded", "next_free"]),
+        default="round_robin",
+        show_default=True,
+        help="Which worker gets a row.",
+    ),
+    click.option(
+        "--rpm",
+        type=_ABOVE_ZERO,
+        metavar="N",
+        help="Requests a minute.  [default: as many as the provider takes]",
+    ),
+    click.option(
+        "--tpm", type=_ABOVE_ZERO, metavar="N", help="Input tokens a minute.  [default: likewise]"
+    ),
+    click.option(
+        "--output-tpm",
+        type=_ABOVE_ZERO,
+        metavar="N",
+        help="Output tokens a minute.  [default: likewise]",
+    ),
+    click.option(
+        "--budget-usd",
+        type=click.FloatRange(min=0),
+        metavar="USD",
+        help="The most that may be spent, earlier runs on the same ledger included.",
     ),
     click.option(
         "--address",

@@ -8,9 +8,8 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -18,19 +17,7 @@ from raypool.cli.lines import BAD_ROW
 from raypool.cli.problem import Problem
 from raypool.cli.rows import request_digest
 from raypool.cli.streams import write_whole
-
-
-@dataclass(frozen=True)
-class Written:
-    """The rows that an output has already.
-
-    Attributes:
-        digests: what each row asked, by the row's id.
-        failed: the ids of those that ended in an error.
-    """
-
-    digests: dict[str, str] = field(default_factory=dict)
-    failed: set[str] = field(default_factory=set)
+from raypool.cli.written import Written
 
 
 class OutputLost(Exception):
@@ -59,6 +46,22 @@ class Output:
         except OSError as error:
             raise OutputLost(f"cannot write {self._name}: {error.strerror}") from error
 
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    def sync(self) -> None:
+        """Have the disk keep what was written.
+
+        Raises:
+            OutputLost: it does not.
+        """
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise OutputLost(f"cannot write {self._name}: {error.strerror}") from error
+
     def close(self) -> None:
         os.close(self._descriptor)
 
@@ -83,7 +86,7 @@ class OutputFile(Output):
     @property
     def is_empty(self) -> bool:
         """Whether nothing has been written yet."""
-        return os.fstat(self._descriptor).st_size == 0
+        return self.size == 0
 
     def agree(self, *, drop_failed: bool = False) -> Written:
         """Leave the whole lines of rows that have ended, each once, and say which they are.
@@ -96,19 +99,60 @@ class OutputFile(Output):
             Problem: the file has lines that are not raypool's, or cannot be written.
         """
         with self._writing():
-            scan = _Scan(self._name, drop_failed)
-            end = scan.read(self.path)
+            scan = _Scan(self._name, drop_failed=drop_failed)
+            with self.path.open("rb") as stream:
+                end = scan.read(stream)
             os.ftruncate(self._descriptor, end)
-            if scan.dropped:
-                self._replace(scan.dropped)
+            if 0 in scan.stays:
+                self._replace(scan.stays)
         return scan.written
+
+    def agree_after(self, size: int) -> Written | None:
+        """Do the same with the lines after the first `size` bytes, which stay as they are.
+
+        `None` when the file does not have so many, or no line ends there.
+
+        Raises:
+            Problem: as `agree`.
+        """
+        with self._writing(), self.path.open("rb") as stream:
+            if size:
+                stream.seek(size - 1)
+                if stream.read(1) != b"\n":
+                    return None
+            scan = _Scan(self._name)
+            end = scan.read(stream)
+            stream.seek(size)
+            tail = stream.read(end)
+            kept = [
+                line
+                for line, stays in zip(tail.splitlines(keepends=True), scan.stays, strict=True)
+                if stays
+            ]
+            os.ftruncate(self._descriptor, size)
+            for line in kept:
+                write_whole(self._descriptor, line)
+        return scan.written
+
+    def failed_lines(self, start: int = 0) -> Iterator[bytes]:
+        """The lines with an error, from the byte `start` on.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with self.path.open("rb") as stream:
+            stream.seek(start)
+            decode = msgspec.json.Decoder(_Line).decode
+            for line in stream:
+                if b'"error"' in line and decode(line).error:
+                    yield line
 
     def discard(self) -> None:
         """Leave the file as it was found, provided that it was new or empty."""
+        if self._is_new or self._was_empty:
+            os.ftruncate(self._descriptor, 0)
         if self._is_new:
             self.path.unlink(missing_ok=True)
-        elif self._was_empty:
-            os.ftruncate(self._descriptor, 0)
 
     def close(self) -> None:
         """Let another run have the file."""
@@ -116,13 +160,13 @@ class OutputFile(Output):
             os.close(descriptor)
         super().close()
 
-    def _replace(self, dropped: set[int]) -> None:
+    def _replace(self, stays: bytearray) -> None:
         temporary = self.path.with_name(f"{self.path.name}.new")
         descriptor = _open(temporary, os.O_CREAT | os.O_TRUNC)
         self._claim(descriptor)
         os.fchmod(descriptor, stat.S_IMODE(os.fstat(self._descriptor).st_mode))
         with self.path.open("rb") as old, os.fdopen(os.dup(descriptor), "wb") as new:
-            new.writelines(line for number, line in enumerate(old, 1) if number not in dropped)
+            new.writelines(line for line, is_kept in zip(old, stays, strict=True) if is_kept)
         os.fsync(descriptor)
         temporary.replace(self.path)
         self._former.append(self._descriptor)
@@ -159,45 +203,44 @@ class _Line(msgspec.Struct):
 
 
 class _Scan:
-    """One reading of an output file."""
+    """One reading of lines of an output.
 
-    def __init__(self, name: str, drop_failed: bool) -> None:
+    Attributes:
+        written: the rows whose lines stay.
+        stays: of every whole line whether it stays, in a byte.
+    """
+
+    def __init__(self, name: str, *, drop_failed: bool = False) -> None:
         self.written = Written()
-        self.dropped: set[int] = set()
+        self.stays = bytearray()
         self._name = name
         self._drop_failed = drop_failed
         self._decode = msgspec.json.Decoder(_Line).decode
 
-    def read(self, path: Path) -> int:
-        """Note every line; where the last whole one ends."""
-        end = 0
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                end += len(line)
-                if not self._note(self._parsed(number, line)):
-                    self.dropped.add(number)
-        return end
+    def read(self, stream: BinaryIO) -> int:
+        """Note every line; how many bytes the whole ones have."""
+        length = 0
+        for line in stream:
+            if not line.endswith(b"\n"):
+                break
+            length += len(line)
+            self.stays.append(self._note(self._parsed(line)))
+        return length
 
-    def _parsed(self, number: int, line: bytes) -> _Line:
+    def _parsed(self, line: bytes) -> _Line:
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             parsed = self._decode(line)
             if parsed.id is not None or parsed.error is not None:
                 return parsed
         raise Problem(
-            f"line {number} of {self._name} is not one that raypool wrote; "
+            f"line {len(self.stays) + 1} of {self._name} is not one that raypool wrote; "
             "choose another output (-o), or take the line out"
         )
 
     def _note(self, line: _Line) -> bool:
         """Whether the line stays."""
-        row_id = str(line.id)
         is_bad = line.error is not None and line.error.get("type") == BAD_ROW
-        if is_bad or (line.error and self._drop_failed) or row_id in self.written.digests:
+        if is_bad or (line.error and self._drop_failed):
             return False
         asked = line.messages if line.prompt is None else line.prompt
-        self.written.digests[row_id] = request_digest(asked)
-        if line.error:
-            self.written.failed.add(row_id)
-        return True
+        return self.written.add(str(line.id), request_digest(asked), failed=bool(line.error))

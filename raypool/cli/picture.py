@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from raypool.cli.figures import count, dollars, duration, short
 from raypool.cli.rows import RowReader
@@ -47,6 +47,17 @@ class Picture:
             parts += [f"{_digits(pace)} rows/s", *self._spent(), self._left(pace)]
         return " · ".join(filter(None, parts))
 
+    def figures(self) -> dict[str, Any]:
+        """The same as numbers, for programs."""
+        total = self.total()
+        return {
+            "rows": self.tally.done,
+            "total": None if total is None else total.rows,
+            "total_is_exact": total is not None and total.is_exact,
+            "rows_per_second": self.tally.rows_per_second(),
+            **self.tally.figures(),
+        }
+
     def _rows(self) -> str:
         tally, total = self.tally, self.total()
         done = count(tally.done, "row") if total is None else f"{tally.done:,}/{total} rows"
@@ -65,15 +76,26 @@ class Picture:
         return f"{duration((total.rows - self.tally.done) / pace)} left"
 
 
-def expected_rows(reader: RowReader, size: int | None) -> ExpectedRows:
-    """Counts the rows of an input of `size` bytes: an estimate until its end has been read."""
+def expected_rows(
+    reader: RowReader, *, limit: int | None = None, sample: int | None = None
+) -> ExpectedRows:
+    """Counts the rows of an input: an estimate until its end has been read.
+
+    `limit` is the most that are read, and `sample` how many of them are asked.
+    """
 
     def total() -> Total | None:
+        size, read = reader.size, reader.bytes
         if reader.at_end:
-            return Total(reader.rows)
-        if not size or reader.rows < ROWS_TO_ESTIMATE_FROM:
+            found = Total(reader.rows)
+        elif not size or not read or reader.rows < ROWS_TO_ESTIMATE_FROM:
             return None
-        return Total(round(reader.rows * size / min(reader.bytes, size)), is_exact=False)
+        else:
+            found = Total(round(reader.rows * size / min(read, size)), is_exact=False)
+        for most in (limit, sample):
+            if most is not None and most <= found.rows:
+                found = Total(most)
+        return found
 
     return total
 

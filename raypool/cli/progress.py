@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raypool.cli.picture import Picture
+from raypool.cli.saying import say_json
 
 SECONDS_BETWEEN_LINES = 5.0
 REFRESHES_PER_SECOND = 4.0
@@ -68,6 +69,18 @@ class ProgressLines(Progress):
         print(f"raypool: {text}", file=sys.stderr, flush=True)
 
 
+class JsonProgress(ProgressLines):
+    """A JSON object every few seconds, for programs."""
+
+    def begin(self, phase: str) -> None:
+        self._picture.phase = phase
+        say_json("phase", phase=phase)
+
+    def _tick(self) -> None:
+        while not self._is_over.wait(self._seconds):
+            say_json("progress", **self._picture.figures())
+
+
 class LiveProgress(Progress):
     """A bar at the bottom of a terminal; it leaves nothing behind."""
 
@@ -105,9 +118,11 @@ class LiveProgress(Progress):
         return ProgressBar(total.rows, self._picture.tally.done, BAR_WIDTH)
 
 
-def progress_of(picture: Picture, *, quiet: bool) -> Progress:
-    """A bar on a terminal, lines elsewhere, nothing when it must be `quiet`."""
+def progress_of(picture: Picture, *, quiet: bool, json: bool = False) -> Progress:
+    """A bar on a terminal, lines elsewhere, or `json`; nothing when it must be `quiet`."""
     if quiet:
         return Progress()
+    if json:
+        return JsonProgress(picture)
     console = Console(stderr=True)
     return LiveProgress(picture, console) if console.is_terminal else ProgressLines(picture)

@@ -14,6 +14,9 @@ from raypool.ledger import Ledger
 from raypool.postgres_place import without_password
 
 SETTINGS_KEY = "raypool run"
+_TEXTS = ("system", "template", "output_type")
+"""What is known by its digest only."""
+_OPTIONS = {"output_type": "--schema or --output-type"}
 
 
 def ledger_beside(output: Path) -> Path:
@@ -50,9 +53,11 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _change(name: str, before: object, now: object) -> str:
-    option = f"--{name.replace('_', '-')}"
-    if name == "system":
-        return f"{option} is another text"
+    option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    if name in _TEXTS and before is not None and now is not None:
+        return f"{option} is another one"
+    if name in _TEXTS:
+        return f"{option} was not given before" if before is None else f"{option} is missing"
     return f"{option} was {_shown(before)} and is now {_shown(now)}"
 
 
@@ -65,5 +70,5 @@ def resume_command(arguments: Sequence[str]) -> str:
 
     A password in it is masked.
     """
-    words = (without_password(word) for word in arguments if word != "--retry-failed")
-    return shlex.join(["raypool", *words])
+    kept = (word for word in arguments if word not in {"--retry-failed", "--restart"})
+    return shlex.join(["raypool", *map(without_password, kept)])

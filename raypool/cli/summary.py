@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from raypool.cli.figures import count, dollars, duration
 from raypool.cli.lines import BAD_ROW
 from raypool.cli.tally import Tally
@@ -10,9 +12,11 @@ REASONS_SHOWN = 5
 EXAMPLE_WIDTH = 200
 
 
-def summary(tally: Tally, output: str) -> list[str]:
+def summary(tally: Tally, output: str, failed_rows: Path | None = None) -> list[str]:
     """The lines that say what was done, what it took, and where the results are."""
     lines = [_rows(tally), *failures(tally)]
+    if tally.skipped:
+        lines.append(f"  {count(tally.skipped, 'row')} left out by the mapper")
     if tally.cut:
         lines.append(
             f"  {count(tally.cut, 'answer')} cut short by max_tokens; "
@@ -27,6 +31,8 @@ def summary(tally: Tally, output: str) -> list[str]:
         )
     if tally.failed > tally.reasons[BAD_ROW]:
         lines.append("  --retry-failed asks the failed rows again")
+    if failed_rows is not None and tally.failed:
+        lines.append(f"  failed rows: {failed_rows}")
     return [*lines, f"  results: {output}"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from typing import Any
 
 from raypool.cli.lines import BAD_ROW
 from raypool.clock import Clock, SystemClock
@@ -20,6 +21,7 @@ class Tally:
         answered: rows answered in this run.
         failed: rows of the input that have an error now, whenever it came.
         earlier: rows that an earlier run had finished.
+        skipped: rows that were left out.
         cut: answers that `max_tokens` cut short.
         usage: tokens of the rows that ended in this run.
         cost_usd: what the answers with a known price cost, in USD.
@@ -33,6 +35,7 @@ class Tally:
         self.answered = 0
         self.failed = 0
         self.earlier = 0
+        self.skipped = 0
         self.cut = 0
         self.usage = Usage()
         self.cost_usd = 0.0
@@ -68,10 +71,10 @@ class Tally:
                 message = result.error.message if result.error else ""
                 self._add_failure(kind, f"id {result.id!r}: {message}")
 
-    def add_bad_row(self, line: int, reason: str) -> None:
+    def add_bad_row(self, message: str) -> None:
         """Count a row that could not be asked."""
         with self._lock:
-            self._add_failure(BAD_ROW, f"line {line}: {reason}")
+            self._add_failure(BAD_ROW, message)
 
     def add_earlier(self, *, failed: bool) -> None:
         """Count a row that an earlier run had finished."""
@@ -79,10 +82,40 @@ class Tally:
             self.earlier += 1
             self.failed += failed
 
+    def add_finished(self, answered: int, failed: int) -> None:
+        """Count rows that an earlier run had finished."""
+        with self._lock:
+            self.earlier += answered + failed
+            self.failed += failed
+
+    def add_skipped(self) -> None:
+        """Count a row that is left out."""
+        with self._lock:
+            self.skipped += 1
+
     def begin_pace(self) -> None:
         """Measure the pace from now on: what came before was not answering."""
         with self._lock:
             self._samples = deque([(self._clock.monotonic(), self._ended)])
+
+    def figures(self) -> dict[str, Any]:
+        """What was counted, for programs; the cost is `None` when no price is known."""
+        with self._lock:
+            usage = self.usage
+            is_known = self.unpriced < self.answered or not self.answered
+            return {
+                "answered": self.answered,
+                "failed": self.failed,
+                "earlier": self.earlier,
+                "skipped": self.skipped,
+                "cut": self.cut,
+                "input_tokens": usage.total_tokens - usage.output_tokens,
+                "output_tokens": usage.output_tokens,
+                "cost_usd": self.cost_usd if is_known else None,
+                "unpriced": self.unpriced,
+                "maybe_billed": self.maybe_billed,
+                "seconds": self.seconds,
+            }
 
     def rows_per_second(self) -> float:
         """The pace of the last half minute; 0 while nothing has ended."""

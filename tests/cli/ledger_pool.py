@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from raypool.errors import PoolStopped
 from raypool.ledger import Ledger
 from raypool.ledgers import find_ledger, open_found
+from raypool.output_type import OutputType
 from raypool.records import AcceptedTask, Ending, StoredCause, task_result
 from raypool.response import TaskResult
 from raypool.sqlite_ledger import SqliteLedger
+from raypool.status import PoolStatus
 from raypool.task import Task
 from raypool.usage import Usage
 
@@ -24,6 +29,7 @@ class LedgerPool:
     Attributes:
         asked: the prompts that were answered, in order.
         stop_after: how many tasks end before the pool stops of itself.
+        at_once: how many tasks it takes before it answers them, the last first.
     """
 
     def __init__(
@@ -31,15 +37,34 @@ class LedgerPool:
     ) -> None:
         self.asked: list[str] = []
         self.stop_after = stop_after
+        self.at_once = 1
         self._ledger: Ledger = open_found(find_ledger(ledger)) if ledger else SqliteLedger()
         self._reply = reply
         self._next = self._ledger.totals().last_number + 1
 
     def map(self, tasks: Iterable[Task], *, ordered: bool = True) -> Iterator[TaskResult]:
-        for task in tasks:
-            if len(self.asked) >= self.stop_after:
-                raise PoolStopped("stopped")
-            yield self._end(task)
+        coming = iter(tasks)
+        while taken := list(itertools.islice(coming, self.at_once)):
+            for task in reversed(taken):
+                if len(self.asked) >= self.stop_after:
+                    raise PoolStopped("stopped")
+                yield self._end(task)
+
+    def status(self) -> PoolStatus:
+        totals = self._ledger.totals()
+        return PoolStatus(
+            name="w",
+            queued=totals.unfinished,
+            running=0,
+            completed=totals.completed,
+            failed=totals.failed,
+            cancelled=totals.cancelled,
+            input_tokens=0,
+            output_tokens=0,
+            cost_usd=totals.cost_usd,
+            unpriced=totals.unpriced,
+            workers=[],
+        )
 
     def stop(self, grace: float = 0.0) -> None:
         self._ledger.close()
@@ -63,7 +88,11 @@ class LedgerPool:
         known = self._ledger.accept([accepted]).get(accepted.number)
         accepted = known.task if known else accepted
         ending = known.ending if known and known.ending else self._answer(accepted)
-        return task_result(accepted, ending)
+        result = task_result(accepted, ending)
+        if task.output_type is None or ending.text is None:
+            return result
+        parsed = OutputType.of(task.output_type).parse(ending.text)
+        return msgspec.structs.replace(result, parsed=parsed)
 
     def _answer(self, task: AcceptedTask) -> Ending:
         assert isinstance(task.prompt, str)

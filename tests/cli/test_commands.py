@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import ray
+from pyarrow import parquet
 
 from raypool.testing import Call, Fault, MessagesServer
 
@@ -233,3 +234,34 @@ def test_wrong_usage_is_said_in_a_line_without_starting_anything(
     assert said in stderr
     assert "Traceback" not in stderr
     assert sorted(path.name for path in terminal.path.iterdir()) == [".stderr", "in.txt"]
+
+
+@pytest.mark.timeout(240)
+def test_run_of_tables_ends_when_its_budget_is_spent_and_goes_on_with_more(
+    terminal: Terminal, address: tuple[str, str], server: MessagesServer
+) -> None:
+    long = " again" * 400
+    for number in range(3):
+        rows = "".join(f'{number}-{row},"say\n""{row}""{long}"\n' for row in range(4))
+        (terminal.path / f"part-{number}.csv").write_text(f"id,words\n{rows}")
+    command = ("run", "part-*.csv", "-o", "out.parquet", "--template", "Please {words}", "--json")
+    options = (*command, "--base-url", server.url, "--size", "2", "--max-tokens", "20", *address)
+
+    status, stdout, stderr = terminal.end(terminal.start(*options, "--budget-usd", "0.0015"))
+    said = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+
+    assert (status, stdout) == (1, "")
+    assert said[-1]["event"] == "summary"
+    assert said[-1]["trouble"].startswith("the budget is spent")
+    assert 0 < said[-1]["answered"] < 12
+    assert not (terminal.path / "out.parquet").exists()
+
+    status, _, stderr = terminal.end(terminal.start(*options, "--budget-usd", "1", "--rpm", "6000"))
+
+    assert status == 0, stderr
+    table = parquet.read_table(terminal.path / "out.parquet").to_pylist()
+    assert sorted(row["id"] for row in table) == sorted(
+        f"{number}-{row}" for number in range(3) for row in range(4)
+    )
+    assert {row["prompt"] for row in table} == {f'Please say\n"{row}"{long}' for row in range(4)}
+    assert len(server.calls) == 12

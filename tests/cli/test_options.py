@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from raypool import Pool, RoleAgent
+from raypool import Budget, Pool, RateLimit, RoleAgent
 from raypool.agent import AgentStart, SessionOptions
 from raypool.backends import AnthropicBackend, ScriptedBackend
 from raypool.cli.agent import PromptAgent
+from raypool.cli.batch_form import RunTerms
 from raypool.cli.options import PoolOptions, make_backend, start_pool
 
 PLAIN = PoolOptions(
@@ -87,12 +88,32 @@ def test_options_of_the_pool_are_passed_by_their_names(started: dict[str, Any]) 
     assert started["backend"] is backend
 
 
+def test_limits_budget_and_routing_are_passed(started: dict[str, Any]) -> None:
+    start_pool(options(rpm=60.0, tpm=5e4, budget_usd=2.0, routing="next_free"), ScriptedBackend())
+
+    assert started["rate_limit"] == RateLimit(requests_per_minute=60, input_tokens_per_minute=5e4)
+    assert started["budget"] == Budget(usd=2.0)
+    assert started["routing"] == "next_free"
+
+    start_pool(options(output_tpm=7.0), ScriptedBackend())
+    assert started["rate_limit"] == RateLimit(output_tokens_per_minute=7)
+
+
 def test_backend_gets_its_model_and_address() -> None:
     backend = make_backend(options(backend="anthropic", model="m", base_url="http://localhost:1"))
 
     assert isinstance(backend, AnthropicBackend)
     assert backend.model == "m"
     assert isinstance(make_backend(options()), ScriptedBackend)
+
+
+def test_rows_are_compared_with_what_the_run_asks() -> None:
+    asked = options(
+        backend="anthropic", model="m", base_url="http://localhost:1", system="Be brief."
+    )
+
+    assert asked.terms(make_backend(asked)) == RunTerms("m", "Be brief.", 1024)
+    assert options(max_tokens=5).terms(ScriptedBackend()) == RunTerms(None, None, 5)
 
 
 def test_settings_name_the_model_that_answers_and_hide_the_system_prompt(

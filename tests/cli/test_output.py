@@ -14,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypool.cli.lines import RESERVED, bad_row_line, result_line
-from raypool.cli.output import Output, OutputFile, OutputLost, Written
+from raypool.cli.output import Output, OutputFile, OutputLost
 from raypool.cli.problem import Problem
+from raypool.cli.records import Origin
 from raypool.cli.rows import BadRow, request_digest
+from raypool.cli.states import State
+from raypool.cli.written import Written
 from raypool.errors import Cause
 from raypool.response import TaskResult
 from raypool.usage import Usage
@@ -55,6 +58,14 @@ def failed(row_id: str, prompt: str = "p", kind: str = "InternalServerError") ->
             metadata={},
         )
     )
+
+
+ORIGIN = Origin("in.jsonl")
+
+
+def states(written: Written, **asked: str) -> list[State]:
+    """What became of rows by their ids, which ask these prompts."""
+    return [written.state(row_id, request_digest(prompt)) for row_id, prompt in asked.items()]
 
 
 def agreed(path: Path, *, drop_failed: bool = False) -> Written:
@@ -97,12 +108,14 @@ class TestLines:
         assert "text" not in line
 
     def test_bad_row_names_its_line_and_keeps_what_it_has(self) -> None:
-        line = json.loads(bad_row_line(BadRow(7, "the prompt is empty", "a", {"prompt": ""})))
+        line = json.loads(
+            bad_row_line(BadRow(3, ORIGIN, 7, "the prompt is empty", "a", {"prompt": ""}))
+        )
 
         assert line == {
             "id": "a",
             "prompt": "",
-            "error": {"type": "BadRow", "message": "line 7: the prompt is empty"},
+            "error": {"type": "BadRow", "message": "in.jsonl, line 7: the prompt is empty"},
         }
 
     def test_id_keeps_the_type_that_it_came_with(self) -> None:
@@ -133,7 +146,7 @@ class TestLines:
 
 class TestAgreement:
     def test_new_file_has_nothing(self, tmp_path: Path) -> None:
-        assert agreed(tmp_path / "out.jsonl") == Written({}, set())
+        assert len(agreed(tmp_path / "out.jsonl")) == 0
 
     def test_lines_of_an_earlier_run_are_known_by_id_and_request(self, tmp_path: Path) -> None:
         path = tmp_path / "out.jsonl"
@@ -141,12 +154,9 @@ class TestAgreement:
 
         written = agreed(path)
 
-        assert written.digests == {
-            "a": request_digest("p"),
-            "b": request_digest("q"),
-            "7": request_digest("r"),
-        }
-        assert written.failed == {"b"}
+        assert states(written, a="p", b="q") == [State.ANSWERED, State.FAILED]
+        assert written.state("7", request_digest("r")) is State.ANSWERED
+        assert states(written, a="other", c="p") == [State.OTHER, State.NEW]
 
     def test_torn_last_line_is_cut_off(self, tmp_path: Path) -> None:
         path = tmp_path / "out.jsonl"
@@ -156,7 +166,7 @@ class TestAgreement:
         written = agreed(path)
 
         assert path.read_bytes() == whole
-        assert set(written.digests) == {"a", "b"}
+        assert states(written, a="p", b="p", c="p") == [State.ANSWERED, State.ANSWERED, State.NEW]
 
     def test_row_that_is_there_twice_stays_once(self, tmp_path: Path) -> None:
         path = tmp_path / "out.jsonl"
@@ -168,13 +178,13 @@ class TestAgreement:
 
     def test_bad_rows_go_since_the_input_may_have_been_mended(self, tmp_path: Path) -> None:
         path = tmp_path / "out.jsonl"
-        bad = bad_row_line(BadRow(2, "bad", "a", {"id": True}))
-        path.write_bytes(bad + answered("a") + bad_row_line(BadRow(3, "bad")))
+        bad = bad_row_line(BadRow(1, ORIGIN, 2, "bad", "a", {"id": True}))
+        path.write_bytes(bad + answered("a") + bad_row_line(BadRow(2, ORIGIN, 3, "bad")))
 
         written = agreed(path)
 
         assert path.read_bytes() == answered("a")
-        assert set(written.digests) == {"a"}
+        assert len(written) == 1
 
     def test_failed_rows_go_when_they_are_to_be_asked_again(self, tmp_path: Path) -> None:
         path = tmp_path / "out.jsonl"
@@ -183,7 +193,7 @@ class TestAgreement:
         written = agreed(path, drop_failed=True)
 
         assert path.read_bytes() == answered("b")
-        assert written == Written({"b": request_digest("p")}, set())
+        assert states(written, a="p", b="p", c="p") == [State.NEW, State.ANSWERED, State.NEW]
 
     def test_rewritten_file_keeps_its_mode_and_is_written_on(self, tmp_path: Path) -> None:
         path = tmp_path / "out.jsonl"
@@ -232,7 +242,8 @@ class TestAgreement:
         written = agreed(path)
 
         assert path.read_bytes() == b"".join(lines[:whole])
-        assert list(written.digests) == [str(row) for row in range(whole)]
+        found = [written.state(str(row), request_digest("p")) for row in range(rows)]
+        assert found == [State.ANSWERED] * whole + [State.NEW] * (rows - whole)
 
 
 class TestFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import threading
@@ -13,7 +14,13 @@ from rich.console import Console
 
 from raypool.cli.interrupt import Interrupts
 from raypool.cli.picture import Picture, Total
-from raypool.cli.progress import LiveProgress, Progress, ProgressLines, progress_of
+from raypool.cli.progress import (
+    JsonProgress,
+    LiveProgress,
+    Progress,
+    ProgressLines,
+    progress_of,
+)
 from raypool.cli.tally import Tally
 
 
@@ -35,6 +42,21 @@ class TestProgress:
         assert said.startswith("raypool: starting 4 workers\n")
         assert "raypool: starting 4 workers · 0/10 rows\n" in said
         assert capsys.readouterr().out == ""
+
+    def test_objects_are_printed_for_programs(
+        self, picture: Picture, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert isinstance(progress_of(picture, quiet=False, json=True), JsonProgress)
+        with JsonProgress(picture, seconds=0.01) as progress:
+            progress.begin("starting 4 workers")
+            said = ""
+            while "progress" not in said:
+                said += capsys.readouterr().err
+        first, second, *_ = [json.loads(line) for line in said.splitlines()]
+
+        assert first == {"event": "phase", "phase": "starting 4 workers"}
+        assert (second["rows"], second["total"], second["total_is_exact"]) == (0, 10, True)
+        assert (second["cost_usd"], second["unpriced"]) == (0.0, 0)
 
     def test_bar_shows_the_picture_and_leaves_nothing_behind(self, picture: Picture) -> None:
         terminal = io.StringIO()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import msgspec
@@ -10,15 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypool.cli import rows
+from raypool.cli import records
 from raypool.cli.lines import bad_row_line
-from raypool.cli.rows import BadRow, Format, Row, RowReader
+from raypool.cli.records import Format, Origin
+from raypool.cli.rows import BadRow, Row
 from raypool.task import Task, check_task
+from tests.cli.reader import read_rows, reader_of
+
+STDIN = Origin("stdin")
 
 
 def read(data: bytes | str, row_format: Format = "jsonl") -> list[Row | BadRow]:
-    raw = data.encode() if isinstance(data, str) else data
-    return list(RowReader(io.BytesIO(raw), row_format))
+    return read_rows(data.encode() if isinstance(data, str) else data, row_format)
 
 
 def read_one(data: bytes | str) -> Row | BadRow:
@@ -116,7 +118,9 @@ class TestIds:
         good, bad = read('{"id": "a", "prompt": "p"}\n{"id": "a", "prompt": "q"}')
 
         assert isinstance(good, Row)
-        assert bad == BadRow(2, "the id 'a' is that of line 1", "a", {"id": "a", "prompt": "q"})
+        assert bad == BadRow(
+            1, STDIN, 2, "the id 'a' is that of line 1", "a", {"id": "a", "prompt": "q"}
+        )
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,7 @@ def test_bad_row_keeps_its_id_and_fields() -> None:
     row = read_one('{"id": "a", "prompt": "", "topic": "x"}')
 
     fields = {"id": "a", "prompt": "", "topic": "x"}
-    assert row == BadRow(1, "the prompt is empty", "a", fields)
+    assert row == BadRow(0, STDIN, 1, "the prompt is empty", "a", fields)
 
 
 def test_bad_row_does_not_take_an_id_away_from_a_good_one() -> None:
@@ -166,7 +170,7 @@ def test_bad_row_does_not_take_an_id_away_from_a_good_one() -> None:
 
 
 def test_line_that_is_too_long_is_skipped_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "MAX_LINE_BYTES", 20)
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 20)
 
     found = read(b'{"prompt": "12345678901234567890 and more than that"}\n{"prompt": "x"}\n')
 
@@ -178,7 +182,7 @@ def test_line_that_is_too_long_is_skipped_whole(monkeypatch: pytest.MonkeyPatch)
 
 def test_reader_knows_how_far_it_is() -> None:
     data = b'{"prompt": "a"}\n\nbad\n'
-    reader = RowReader(io.BytesIO(data), "jsonl")
+    reader = reader_of(data)
 
     list(reader)
 
@@ -232,7 +236,7 @@ def test_bad_rows_can_be_written_and_name_their_line(data: bytes) -> None:
     for row in read(data):
         if isinstance(row, BadRow):
             written = msgspec.json.decode(bad_row_line(row))
-            assert written["error"]["message"].startswith(f"line {row.line}: ")
+            assert written["error"]["message"].startswith(f"stdin, line {row.line}: ")
 
 
 @given(data=any_lines)

@@ -9,16 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raypool.cli import main
 from raypool.cli.interrupt import SIGNALS
 from raypool.errors import PoolStartError
-from tests.cli.ledger_pool import LedgerPool, Reply
+from tests.cli.desk import Desk
+from tests.cli.ledger_pool import LedgerPool
 from tests.postgres_server import ENCODED_PASSWORD, PostgresServer
 
 PROGRAM = """
@@ -33,64 +32,6 @@ main(["--version"])
 """The command, and a signal while Python ends."""
 
 ECHO = ("--backend", "scripted", "--quiet")
-
-
-class Desk:
-    """A directory to run the command in, and what the pool there answers."""
-
-    def __init__(self, path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        self.path = path
-        self.reply: Reply = str.upper
-        self.stop_after = 1_000_000
-        self.pools: list[LedgerPool] = []
-        self._capfd = capfd
-        self.stdout = b""
-        self.stderr = ""
-
-    @property
-    def asked(self) -> list[str]:
-        """Every prompt that was ever answered."""
-        return [prompt for pool in self.pools for prompt in pool.asked]
-
-    def start_pool(self, *_: object, ledger: str | None, **__: object) -> LedgerPool:
-        self.pools.append(LedgerPool(ledger, self.reply, self.stop_after))
-        return self.pools[-1]
-
-    def write(self, *rows: object, name: str = "in.jsonl") -> None:
-        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-        (self.path / name).write_text("".join(f"{line}\n" for line in lines))
-
-    def run(self, *options: str, output: str = "out.jsonl", name: str = "in.jsonl") -> int:
-        """The exit status of the command."""
-        self._capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main.main(["run", name, "-o", output, *options], prog_name="raypool")
-        self.stdout = (self.path / ".stdout").read_bytes()
-        self.stderr = self._capfd.readouterr().err
-        code = ended.value.code
-        assert isinstance(code, int)
-        return code
-
-    def lines(self, name: str = "out.jsonl") -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.path / name).read_text().splitlines()]
-
-    def texts(self) -> dict[str, str]:
-        return {line["id"]: line.get("text", "error") for line in self.lines()}
-
-    def take_stdout(self) -> int:
-        return os.open(self.path / ".stdout", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-
-
-@pytest.fixture
-def desk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Desk:
-    desk = Desk(tmp_path, capfd)
-    (tmp_path / ".stdout").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("raypool.cli.job.start_pool", desk.start_pool)
-    monkeypatch.setattr("raypool.cli.run.take_stdout", desk.take_stdout)
-    return desk
 
 
 class TestRows:
@@ -117,7 +58,7 @@ class TestRows:
         assert len(desk.lines()) == 4
         bad = [line for line in desk.lines() if "error" in line]
         assert [line["error"]["type"] for line in bad] == ["BadRow", "BadRow"]
-        assert bad[0]["error"]["message"].startswith("line 2: not valid JSON")
+        assert bad[0]["error"]["message"].startswith("in.jsonl, line 2: not valid JSON")
         assert bad[1]["id"] == "b"
         assert desk.asked == ["x", "y"]
         assert "2 rows failed" in desk.stderr
@@ -276,7 +217,7 @@ class TestRefusals:
         assert self.refused(desk) == "raypool: cannot read in.jsonl: No such file or directory\n"
         assert not (desk.path / "out.jsonl").exists()
 
-    @pytest.mark.parametrize("name", ["in.csv", "in.parquet", "in.json", "in.jsonl.gz"])
+    @pytest.mark.parametrize("name", ["in.json", "in.jsonl.gz"])
     def test_input_of_another_kind_is_not_taken_for_text(self, desk: Desk, name: str) -> None:
         desk.write("a,b", name=name)
 
@@ -302,14 +243,14 @@ class TestRefusals:
         said = self.refused(desk)
 
         assert "out.jsonl exists, but its ledger out.jsonl.ledger does not" in said
-        assert "choose another output (-o), or remove out.jsonl" in said
+        assert "choose another output (-o), or --restart" in said
         assert (desk.path / "out.jsonl").read_text() == "precious"
         assert not (desk.path / "out.jsonl.ledger").exists()
 
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            (("--system", "Be brief."), "--system is another text"),
+            (("--system", "Be brief."), "--system was not given before"),
             (("--max-tokens", "5"), "--max-tokens was 1024 and is now 5"),
             (("--role", "poet"), "--role was not given and is now poet"),
         ],
@@ -324,7 +265,7 @@ class TestRefusals:
         complaint = self.refused(desk, *options)
 
         assert said in complaint
-        assert "remove out.jsonl and out.jsonl.ledger to start over" in complaint
+        assert "or --restart, which keeps the old files and starts over" in complaint
         assert "brief" not in complaint
 
     def test_file_that_is_no_ledger_is_refused(self, desk: Desk) -> None:
@@ -447,7 +388,7 @@ class TestStdout:
         assert desk.stdout == first
         assert desk.asked == ["x"]
         assert desk.run(*ECHO, "--ledger", "x.ledger", "--role", "poet", output="-") == 2
-        assert "choose another --ledger, or remove x.ledger to start over" in desk.stderr
+        assert "choose another --ledger, or --restart, which keeps the old files" in desk.stderr
 
     def test_device_is_written_without_a_ledger(self, desk: Desk) -> None:
         desk.write({"id": "a", "prompt": "x"})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raypool.cli.batch_form import RunTerms
 from raypool.cli.figures import count, dollars, duration, short
+from raypool.cli.inputs import Input
 from raypool.cli.picture import Picture, Total, expected_rows
+from raypool.cli.question import OwnPrompt
 from raypool.cli.rows import RowReader
 from raypool.cli.summary import summary
 from raypool.cli.tally import Tally
@@ -132,10 +135,11 @@ class TestPicture:
 
         assert (tally.done, tally.rows_per_second()) == (1, 0.0)
 
-    def test_rows_are_estimated_until_the_input_has_been_read(self) -> None:
-        data = b'{"prompt": "x"}\n' * 5_000
-        reader = RowReader(io.BytesIO(data), "jsonl")
-        total = expected_rows(reader, len(data))
+    def test_rows_are_estimated_until_the_input_has_been_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "in.jsonl"
+        path.write_bytes(b'{"prompt": "x"}\n' * 5_000)
+        reader = RowReader([Input(str(path), "jsonl")], OwnPrompt(RunTerms()))
+        total = expected_rows(reader)
         rows = iter(reader)
 
         assert total() is None
@@ -151,7 +155,7 @@ class TestSummary:
         tally.add(result())
         tally.add(result(stop_reason="max_tokens"))
         tally.add(failure("no\nmore"))
-        tally.add_bad_row(7, "the prompt is empty")
+        tally.add_bad_row("in.jsonl, line 7: the prompt is empty")
         tally.add_earlier(failed=False)
         tally.add_earlier(failed=True)
         clock.advance(12)
@@ -159,7 +163,7 @@ class TestSummary:
         assert summary(tally, "out.jsonl") == [
             "raypool: 3 answered, 3 failed (2 of them by an earlier run), in 12 s",
             "  1 × APIError, first id 'a': no …",
-            "  1 × BadRow, first line 7: the prompt is empty",
+            "  1 × BadRow, first in.jsonl, line 7: the prompt is empty",
             "  1 answer cut short by max_tokens; --max-tokens N allows longer ones "
             "(with another output)",
             "  tokens: 20 in, 40 out; cost: $1.00",
@@ -185,7 +189,7 @@ class TestSummary:
         ) in summary(tally, "x")
 
     def test_bad_rows_alone_are_not_to_be_retried_but_mended(self, tally: Tally) -> None:
-        tally.add_bad_row(7, "the prompt is empty")
+        tally.add_bad_row("in.jsonl, line 7: the prompt is empty")
 
         assert not any("--retry-failed" in line for line in summary(tally, "x"))
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -23,7 +22,8 @@ from hypothesis import strategies as st
 from raypool import Pool, Task, TaskFuture
 from raypool.backends import ScriptedBackend
 from raypool.cli.lines import bad_row_line
-from raypool.cli.rows import BadRow, Format, Row, RowReader
+from raypool.cli.records import Format
+from raypool.cli.rows import BadRow, Row
 from raypool.errors import InvalidTask, RaypoolError
 from raypool.ledger import KnownTask
 from raypool.records import AcceptedTask, Ending
@@ -31,6 +31,7 @@ from raypool.response import Response
 from raypool.sqlite_ledger import SqliteLedger
 from raypool.task import check_task
 from raypool.unicode import is_unicode
+from tests.cli.reader import read_rows
 from tests.fuzz import inputs
 from tests.fuzz.inputs import BATCH, TIMES, fuzz, gathered
 
@@ -64,12 +65,14 @@ def check_readable(message: str) -> None:
 def test_every_line_is_a_row_that_can_be_asked_or_says_why_not(
     row_format: Format, batch: list[bytes]
 ) -> None:
-    rows = list(RowReader(io.BytesIO(b"\n".join(batch)), row_format))
+    rows = read_rows(b"\n".join(batch), row_format)
 
     for row in rows:
         if isinstance(row, BadRow):
             check_readable(row.reason)
-            assert json.loads(bad_row_line(row))["error"]["message"].startswith(f"line {row.line}")
+            assert json.loads(bad_row_line(row))["error"]["message"].startswith(
+                f"stdin, line {row.line}"
+            )
         else:
             check_task(Task(row.prompt, id=row.id, metadata=row.fields))
     ids = Counter(row.id for row in rows if isinstance(row, Row))
@@ -79,7 +82,7 @@ def test_every_line_is_a_row_that_can_be_asked_or_says_why_not(
 @fuzz(10)
 @given(line=inputs.deep_lines)
 def test_deep_nesting_is_no_defect(line: bytes) -> None:
-    [row] = RowReader(io.BytesIO(line), "jsonl")
+    [row] = read_rows(line)
 
     assert isinstance(row, BadRow | Row)
 
@@ -212,7 +215,7 @@ def _submit(pool: Pool, task: Task) -> TaskFuture:
 def test_command_gives_each_line_of_an_odd_file_a_line_of_output(tmp_path: Path) -> None:
     lines = gathered(inputs.lines, COMMAND_LINES)
     (tmp_path / "odd.jsonl").write_bytes(b"\n".join(lines))
-    rows = list(RowReader(io.BytesIO(b"\n".join(lines)), "jsonl"))
+    rows = read_rows(b"\n".join(lines))
 
     ended = subprocess.run(
         [*COMMAND, "run", "odd.jsonl", "-o", "out.jsonl", "--backend", "scripted", "--size", "2"],
