@@ -104,7 +104,7 @@ def agent_that_holds_a_lock() -> type[Agent]:
         ({"size": 1, "agent_options": {"l": LOCK}}, r"agent_options must be .* can be pickled"),
         ({"size": 1, "agent_options": 5}, r"agent_options must be a mapping, got int"),
         ({"size": 1, "backend": ScriptedBackend}, r"backend must be an instance"),
-        ({"size": 1, "ledger": 5}, r"ledger must be a path, got 5"),
+        ({"size": 1, "ledger": 5}, r"ledger must be a path or a postgresql:// URL, got 5"),
         ({"size": 1, "on_event": 5}, r"on_event must be a function that takes an event, got int"),
         ({"size": 1, "max_turns_per_task": 0}, r"max_turns_per_task must be .* to 1, got 0"),
         ({"size": 1, "parse_attempts": 0}, r"parse_attempts must be .* equal to 1, got 0"),
