@@ -19,6 +19,7 @@ from raypool.hedger import Hedger
 from raypool.ledger import Progress
 from raypool.link import WorkerGone, WorkerLink
 from raypool.messages import Batch, Notice, Outcome, Piece
+from raypool.naming import number_of
 from raypool.recorder import Ended, Recorder
 from raypool.roster import NoticeRecord, WorkerRecord
 from raypool.scheduler import Scheduler
@@ -439,9 +440,16 @@ class Sender:
         deaths = [one.deaths[-1] for one, earlier in held if len(one.deaths) > earlier]
         self._recorder.cut_short(min(len(held), worker.concurrency))
         if held:
-            sent = {one.number: None for one, _ in held if one.original is None}
+            sent = {one.number: self._heir(one) for one, _ in held if one.original is None}
             self.begin(self._recorder.note(Progress(sent=sent, deaths=deaths)))
         self.settled(decided)
+
+    def _heir(self, record: TaskRecord) -> int | None:
+        """The number of the worker that runs a dead one's task, since it had a copy of it."""
+        other = self._scheduler.roster.get(record.worker)
+        if other is None or other.held.get(record.number) is not record:
+            return None
+        return number_of(other.name)
 
     def _may_come_back(self, worker: WorkerRecord) -> bool:
         """Begin to replace a dead worker, unless its place is given up.
