@@ -347,11 +347,15 @@ class Sender:
         was_open = is_awaited and worker.gate.is_wide_open
         self._take_back(one.number for one in outcomes if _cost_nothing(worker, one))
         for outcome in outcomes:
+            record = worker.held.get(outcome.number)
+            goes_on = record is not None and not record.has_ended
             settled = self._scheduler.settle(worker, outcome)
             self._hedger.settled(worker, outcome, settled)
             if isinstance(settled, Decided):
                 ended.append(_ended(settled, outcome))
             else:
+                if record is not None and goes_on:
+                    self._recorder.keep(record.original or record, outcome)
                 settled_otherwise.append(outcome.number)
                 if isinstance(settled, Delayed):
                     self._tell_of_delay(worker, settled)

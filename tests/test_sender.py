@@ -220,6 +220,9 @@ class FakeRecorder:
     def cut_short(self, turns: int) -> None:
         self.maybe_billed += turns
 
+    def keep(self, record: TaskRecord, outcome: Outcome) -> None:
+        return None
+
     async def record(self, ended: list[Ended], snapshots: dict[str, str]) -> list[Ended]:
         self.snapshots |= snapshots
         followed = []
