@@ -258,13 +258,15 @@ class Sender:
 
         While the ledger cannot be written nothing is sent.
         """
-        is_noted = False
+        is_noted = is_told = False
         while not is_noted and self._is_there(worker, link):
             try:
                 await self._recorder.note_sent(worker.name, numbers)
                 is_noted = True
             except LedgerError as error:
-                logger.warning("nothing is sent to worker %r for now: %s", worker.name, error)
+                if not is_told:
+                    logger.warning("nothing is sent to worker %r for now: %s", worker.name, error)
+                is_told = True
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
         if is_noted and self._is_closed:
             self._take_back(numbers)

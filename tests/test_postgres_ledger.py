@@ -212,7 +212,6 @@ class TestLostCommit:
         assert totals.extra == Extra(turns=1)
         assert numbers == ([1, 3] if cut is Cut.BEFORE_IT_IS_ANSWERED else [1])
 
-
     def test_what_it_may_have_left_is_not_read_before_it_is_taken_back(
         self, hurry: None, far: PostgresLedger, line: CutLine, cut: Cut
     ) -> None:
