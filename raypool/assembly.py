@@ -33,7 +33,7 @@ from raypool.ledger import POOL_NAME, WORKER_ROLES, WORKERS, Ledger
 from raypool.ledgers import open_ledger
 from raypool.link import WorkerLink
 from raypool.listening import Listening
-from raypool.membership import begin_epoch, kept_budget, members
+from raypool.membership import begin_budget, begin_epoch, members
 from raypool.messages import Rejoined
 from raypool.naming import Naming
 from raypool.overview import Overview
@@ -212,7 +212,7 @@ class Assembly:
         tally = self._tally = Tally(totals)
         kept, told = totals.extra, totals.usage.total_tokens
         spent = Cost.of(totals.cost_usd + kept.kept_usd, told + kept.kept_tokens)
-        budget = kept_budget(ledger, config.budget) if self._goes_on else config.budget
+        budget = begin_budget(ledger, config.budget, goes_on=self._goes_on)
         book = BudgetBook(budget, spent)
         book.on_kept = tally.keep
         standstill = Standstill()

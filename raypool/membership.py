@@ -21,15 +21,26 @@ async def keep_members(ledger: GroupCommit, names: Iterable[str]) -> None:
 
 async def keep_budget(ledger: GroupCommit, budget: Budget | None) -> None:
     """Keep the budget that the pool has from now on; when that cannot be, a log line says so."""
-    await _keep(ledger, BUDGET, "null" if budget is None else budget.model_dump_json())
+    await _keep(ledger, BUDGET, _json_of(budget))
 
 
-def kept_budget(ledger: Ledger, otherwise: Budget | None) -> Budget | None:
-    """The budget that was kept last; `otherwise` when none ever was."""
+def begin_budget(ledger: Ledger, configured: Budget | None, *, goes_on: bool) -> Budget | None:
+    """The budget of a dispatcher that starts: the one that is configured, kept from now on.
+
+    One that `goes_on` has what the pool had last. What an earlier pool was given on the same
+    ledger is forgotten.
+    """
+    if not goes_on:
+        ledger.set_meta(BUDGET, _json_of(configured))
+        return configured
     kept = ledger.meta(BUDGET)
     if kept is None:
-        return otherwise
+        return configured
     return None if kept == "null" else Budget.model_validate_json(kept)
+
+
+def _json_of(budget: Budget | None) -> str:
+    return "null" if budget is None else budget.model_dump_json()
 
 
 async def _keep(ledger: GroupCommit, key: str, value: str) -> None:

@@ -12,7 +12,7 @@ SCHEMES = ("postgresql://", "postgres://")
 DEFAULT_SCHEMA = "raypool"
 
 _IN_ADDRESS = re.compile(r"(postgres(?:ql)?://[^:@/?\s]*):.*@")
-_IN_OPTIONS = re.compile(r"(postgres(?:ql)?://.*?password=)[^&\s]*")
+_IN_OPTIONS = re.compile(r"(password=)[^&\s]*")
 
 
 def is_postgres(ledger: object) -> TypeGuard[str]:
@@ -22,6 +22,8 @@ def is_postgres(ledger: object) -> TypeGuard[str]:
 
 def without_password(text: str) -> str:
     """`text` with the passwords in such URLs masked."""
+    if not any(scheme in text for scheme in SCHEMES):
+        return text
     return _IN_OPTIONS.sub(r"\1***", _IN_ADDRESS.sub(r"\1:***@", text))
 
 

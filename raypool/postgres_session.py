@@ -161,9 +161,15 @@ class PostgresSession:
         """What `question` finds.
 
         Raises:
-            LedgerError: it cannot be asked.
+            LedgerError: it cannot be asked; or what is there may be taken back by the next write.
         """
         self._ensure_open()
+        doubtful = self._doubtful
+        if doubtful is not None and doubtful.undo is not None:
+            raise LedgerError(
+                f"the ledger {self._place.shown!r} is read once it can be written again: until "
+                "then nobody knows whether its last write was kept"
+            )
         for _ in range(MOST_LOSSES):
             reader = self._reader.reach()
             try:

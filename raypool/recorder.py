@@ -14,8 +14,8 @@ from raypool.desk import Desks
 from raypool.errors import LedgerError
 from raypool.events import Event
 from raypool.group_commit import GroupCommit
-from raypool.ledger import Extra, Progress, Unfit
-from raypool.messages import Delivery
+from raypool.ledger import NO_EXTRA, Extra, Progress, Unfit
+from raypool.messages import Delivery, Outcome
 from raypool.naming import number_of
 from raypool.records import Ending
 from raypool.scheduler import Scheduler
@@ -161,6 +161,16 @@ class Recorder:
         """Count turns whose worker has died, which may have been billed."""
         self._tally.cut_short(turns)
 
+    def keep(self, record: TaskRecord, outcome: Outcome) -> None:
+        """Have the ledger count what an attempt has cost whose task goes on, until that has ended.
+
+        Its ending has all of it, and may never come to a ledger that a later pool goes on with.
+        """
+        usd, tokens = outcome.cost_usd or 0.0, outcome.usage.total_tokens
+        if usd or tokens:
+            record.kept += Extra(kept_usd=usd, kept_tokens=tokens)
+            self._tally.keep(usd, tokens)
+
     async def settle(self) -> None:
         """Return when every ending that was to be recorded before is, or is given up."""
         await asyncio.sleep(0)  # for those whose recording is about to begin
@@ -174,6 +184,9 @@ class Recorder:
         for one in ended:
             if one.was_in_vain:
                 extra += Extra(turns=1, turns_usd=one.ending.cost_usd or 0.0)
+            if one.record.kept is not NO_EXTRA:
+                kept = one.record.kept
+                extra += Extra(kept_usd=-kept.kept_usd, kept_tokens=-kept.kept_tokens)
         try:
             await self._ledger.record([one.ending for one in ended], snapshots, extra)
         except LedgerError:

@@ -202,6 +202,7 @@ class Scheduler:
         else:
             worker.held[record.number] = record
             worker.sent += 1
+            worker.gate.hold(record)
             self.shelves.leave(record)
 
     def cancel(self, record: TaskRecord) -> Ending | None:

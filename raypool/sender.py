@@ -19,6 +19,7 @@ from raypool.hedger import Hedger
 from raypool.ledger import Progress
 from raypool.link import WorkerGone, WorkerLink
 from raypool.messages import Batch, Notice, Outcome, Piece
+from raypool.naming import number_of
 from raypool.recorder import Ended, Recorder
 from raypool.roster import NoticeRecord, WorkerRecord
 from raypool.scheduler import Scheduler
@@ -259,13 +260,15 @@ class Sender:
 
         While the ledger cannot be written nothing is sent.
         """
-        is_noted = False
+        is_noted = is_told = False
         while not is_noted and self._is_there(worker, link):
             try:
                 await self._recorder.note_sent(worker.name, numbers)
                 is_noted = True
             except LedgerError as error:
-                logger.warning("nothing is sent to worker %r for now: %s", worker.name, error)
+                if not is_told:
+                    logger.warning("nothing is sent to worker %r for now: %s", worker.name, error)
+                is_told = True
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
         if is_noted and self._is_closed:
             self._take_back(numbers)
@@ -348,11 +351,15 @@ class Sender:
         was_open = is_awaited and worker.gate.is_wide_open
         self._take_back(one.number for one in outcomes if _cost_nothing(worker, one))
         for outcome in outcomes:
+            record = worker.held.get(outcome.number)
+            goes_on = record is not None and not record.has_ended
             settled = self._scheduler.settle(worker, outcome)
             self._hedger.settled(worker, outcome, settled)
             if isinstance(settled, Decided):
                 ended.append(_ended(settled, outcome))
             else:
+                if record is not None and goes_on:
+                    self._recorder.keep(record.original or record, outcome)
                 settled_otherwise.append(outcome.number)
                 if isinstance(settled, Delayed):
                     self._tell_of_delay(worker, settled)
@@ -441,9 +448,16 @@ class Sender:
         deaths = [one.deaths[-1] for one, earlier in held if len(one.deaths) > earlier]
         self._recorder.cut_short(min(len(held), worker.concurrency))
         if held:
-            sent = {one.number: None for one, _ in held if one.original is None}
+            sent = {one.number: self._heir(one) for one, _ in held if one.original is None}
             self.begin(self._recorder.note(Progress(sent=sent, deaths=deaths)))
         self.settled(decided)
+
+    def _heir(self, record: TaskRecord) -> int | None:
+        """The number of the worker that runs a dead one's task, since it had a copy of it."""
+        other = self._scheduler.roster.get(record.worker)
+        if other is None or other.held.get(record.number) is not record:
+            return None
+        return number_of(other.name)
 
     def _may_come_back(self, worker: WorkerRecord) -> bool:
         """Begin to replace a dead worker, unless its place is given up.

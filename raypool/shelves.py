@@ -64,7 +64,12 @@ class Shelves:
 
     def all_low(self) -> list[Shelf]:
         """The shelves from which more tasks should be read."""
-        return [shelf for shelf in self._shelves.values() if self._is_low(shelf)]
+        return [shelf for shelf in self._shelves.values() if self.is_low(shelf)]
+
+    def is_low(self, shelf: Shelf) -> bool:
+        """Whether more tasks should be read from a shelf: few are in memory or on their way."""
+        is_idle = not (shelf.is_empty or shelf.is_being_read)
+        return is_idle and 2 * shelf.waiting < self.share
 
     def put(self, record: TaskRecord) -> bool:
         """Shelve a task that was just committed; false when it goes on in memory."""
@@ -164,13 +169,9 @@ class Shelves:
             return True
         return self._waiting < self.most and shelf.waiting < self.share
 
-    def _is_low(self, shelf: Shelf) -> bool:
-        is_idle = not (shelf.is_empty or shelf.is_being_read)
-        return is_idle and 2 * shelf.waiting < self.share
-
     def _look_at(self, shelf: Shelf) -> None:
         """Have more of it read, or forget it, or neither."""
-        if self._is_low(shelf):
+        if self.is_low(shelf):
             self.on_low(shelf)
         elif not shelf.waiting and shelf.is_empty and not shelf.is_being_read:
             del self._shelves[shelf.lane]

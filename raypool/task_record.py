@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from raypool.ledger import NO_EXTRA
 from raypool.messages import Assignment
 from raypool.records import AcceptedTask, Death
 from raypool.retries import Tries
@@ -26,6 +27,7 @@ class TaskRecord:
         tries: the attempts behind it.
         usage: tokens spent on it so far.
         cost_usd: what they cost; `None` when some price is not known.
+        kept: that of it which the ledger counts beside all endings until this task has one.
         session_turns: how many tasks its session has behind it.
         streams: somebody wants its text as it is generated.
         worker: the name of the worker it was given to; `None` while it waits for any.
@@ -53,6 +55,7 @@ class TaskRecord:
         "is_accepted",
         "is_cancelled",
         "is_paused",
+        "kept",
         "line",
         "loser",
         "number",
@@ -75,6 +78,7 @@ class TaskRecord:
         self.tries = Tries()
         self.usage = Usage()
         self.cost_usd: float | None = 0.0
+        self.kept = NO_EXTRA
         self.session_turns = 0
         self.streams = False
         self.worker: str | None = None

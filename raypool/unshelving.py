@@ -58,8 +58,9 @@ class Unshelving:
             self._sender.record(await self._intake.resume(bound))
             last = bound[-1].number
         for shelf in self._shelves.all_low():
-            shelf.begin_to_read()
-            self._take_in(shelf, await self._ledger.read(self._page_of(shelf)))
+            if self._shelves.is_low(shelf):  # else it was seen to as another one was read
+                shelf.begin_to_read()
+                self._take_in(shelf, await self._ledger.read(self._page_of(shelf)))
 
     def cancel_all(self, task_ids: Sequence[str]) -> None:
         """Cancel tasks by id: those in memory at once, those that are shelved once they are read.

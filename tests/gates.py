@@ -48,6 +48,11 @@ class NarrowGate:
         self.out.append(slot)
         return True
 
+    def hold(self, record: TaskRecord) -> None:
+        self.room -= 1
+        record.reserved = slot = Slot(record.number)
+        self.out.append(slot)
+
     def opens_in(self) -> float | None:
         return None
 

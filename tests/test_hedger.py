@@ -48,6 +48,20 @@ async def test_copy_is_interrupted_when_the_first_worker_answers_after_all() -> 
     assert (floor.a.cancelled, floor.b.cancelled) == ([], [[1]])
 
 
+async def test_ledger_knows_that_the_copy_of_a_dead_workers_task_goes_on() -> None:
+    floor = Floor(after=SOON)
+    await hedged(floor, 1)
+
+    await floor.a.die()
+    await floor.reach(lambda: floor.recorder.sent != {1: "crew-2"})
+
+    assert floor.recorder.sent == {1: 2}
+    assert floor.recorder.took_back == []
+    floor.b.gate.set()
+    await floor.finish(1)
+    assert floor.recorder.endings[1].worker == "crew-2"
+
+
 async def test_what_was_spent_in_vain_is_counted_and_told() -> None:
     floor = Floor(after=SOON)
     spent = Usage(input_tokens=30, output_tokens=2)

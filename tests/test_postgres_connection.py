@@ -169,7 +169,12 @@ class TestUrls:
             ("postgresql://ann:pw@h/db", "postgresql://ann:***@h/db"),
             ("--ledger=postgres://ann:p@w@h/db", "--ledger=postgres://ann:***@h/db"),
             ("postgresql://ann@h/db?password=pw&a=b", "postgresql://ann@h/db?password=***&a=b"),
+            (
+                "postgresql://h/db?sslpassword=a&password=b",
+                "postgresql://h/db?sslpassword=***&password=***",
+            ),
             ("postgresql://h:5432/db", "postgresql://h:5432/db"),
+            ("--system=password=what?", "--system=password=what?"),
             ("run.db", "run.db"),
         ],
     )

@@ -212,6 +212,20 @@ class TestLostCommit:
         assert totals.extra == Extra(turns=1)
         assert numbers == ([1, 3] if cut is Cut.BEFORE_IT_IS_ANSWERED else [1])
 
+    def test_what_it_may_have_left_is_not_read_before_it_is_taken_back(
+        self, hurry: None, far: PostgresLedger, line: CutLine, cut: Cut
+    ) -> None:
+        line.cut, line.is_dead_once_cut = cut, True
+        with pytest.raises(LedgerError, match="cannot be reached"):
+            far.accept([task(1)])
+        line.mend()
+
+        with pytest.raises(LedgerError, match="whether its last write was kept"):
+            far.find("task-1")
+
+        far.set_meta("any", "write")
+        assert far.find("task-1") is None
+
 
 class TestHolding:
     def test_refusal_names_the_pool_that_has_it(

@@ -6,7 +6,9 @@ import pytest
 
 from raypool.config import RetryPolicy
 from raypool.messages import Outcome
+from raypool.records import AcceptedTask
 from raypool.routing import NextFree
+from raypool.task_record import TaskRecord
 from raypool.window import Window
 from tests.gates import NarrowGate
 from tests.stage import LONGEST_WAIT, Stage
@@ -34,6 +36,18 @@ def test_nothing_is_sent_for_which_the_gate_has_no_room() -> None:
     assert stage.send() == {"crew-1": [1]}
     assert stage.send() == {}
     assert [record.number for record in gate.out] == [1]
+
+
+def test_task_that_is_taken_over_takes_its_room_at_the_gate() -> None:
+    stage, gate = narrow(room=1)
+    taken = TaskRecord(AcceptedTask(1, "task-1", "why?"))
+    stage.scheduler.take_over(stage.a, taken, is_kept=False)
+    stage.accept(2)
+
+    assert stage.send() == {}
+    assert [record.number for record in gate.out] == [1]
+    stage.answer(stage.a, 1)
+    assert stage.send() == {"crew-1": [2]}
 
 
 def test_worker_at_a_gate_is_sent_no_more_than_it_runs_at_once() -> None:

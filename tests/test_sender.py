@@ -220,6 +220,9 @@ class FakeRecorder:
     def cut_short(self, turns: int) -> None:
         self.maybe_billed += turns
 
+    def keep(self, record: TaskRecord, outcome: Outcome) -> None:
+        return None
+
     async def record(self, ended: list[Ended], snapshots: dict[str, str]) -> list[Ended]:
         self.snapshots |= snapshots
         followed = []
@@ -616,6 +619,19 @@ async def test_ledger_knows_what_may_cost_money_before_it_is_sent() -> None:
     assert floor.recorder.sent == {1: "crew-1", 2: "crew-2"}
     floor.a.gate.set()
     await floor.finish(2)
+
+
+async def test_ledger_that_fails_for_long_is_logged_once_for_what_waits_to_be_sent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("raypool.sender.ASK_AGAIN_SECONDS", 0.0)
+    floor = Floor()
+    floor.recorder.failures += [LedgerError("the disk is full") for _ in range(20)]
+    floor.accept(1)
+
+    await floor.finish(1)
+
+    assert caplog.messages == ["nothing is sent to worker 'crew-1' for now: the disk is full"]
 
 
 async def test_nothing_is_sent_to_a_worker_that_has_died_before_the_ledger_knew() -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from raypool.messages import Answer, Asked, Found, Outcome, Submission
+from raypool.messages import Answer, Asked, Found, HeldTask, Outcome, Submission
 from raypool.records import AcceptedTask
 from raypool.settling import Decided
 from raypool.task_record import TaskRecord
@@ -344,3 +344,22 @@ async def test_status_and_autoscaling_count_what_is_shelved(house: House) -> Non
     assert house.scheduler.unfinished_up_to(10)[None] == 4
     assert house.scheduler.unfinished_up_to(30)[None] == 24
     assert house.scheduler.unassigned == 24
+
+
+async def test_shelf_that_is_read_as_another_one_is_taken_in_is_read_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    house = House()
+    hold(house)
+    await house.submit("mine", *(ask(n, tenant="one") for n in range(1, 5)), ask(5, tenant="two"))
+    successor = await house.restart()
+    keeper = successor.workers[1]
+    await successor.intake.take_over(keeper, [], [HeldTask(5, "task-5", 1)])
+
+    await successor.resume()
+    await successor.finish()
+
+    assert sorted(successor.sent()) == [1, 2, 3, 4, 5]
+    assert caplog.messages == []
+    await successor.die()
+    await successor.ledger.close()

@@ -92,10 +92,14 @@ class BudgetBook:
             if not self._under_way:
                 self._run_short(lacking, most)
             return False
+        self.set_aside(most)
+        return True
+
+    def set_aside(self, most: Cost) -> None:
+        """Set aside what a turn may cost that is under way, whatever is left."""
         self._short = None
         self._reserved.add(most)
         self._under_way += 1
-        return True
 
     def settle(self, reserved: Cost | None, spent: Cost) -> None:
         """Give back what was set aside for a turn, and count what it has cost.

@@ -44,6 +44,9 @@ class Gate(Protocol):
         It is set aside then, as `record.reserved`, until `settle` is called.
         """
 
+    def hold(self, record: TaskRecord) -> None:
+        """Set aside, room or not, what an exchange of the task takes that is under way."""
+
     def opens_in(self) -> float | None:
         """Seconds until those may have room for whom `reserve` had none since `wake`.
 
@@ -72,6 +75,9 @@ class OpenGate:
     def reserve(self, record: TaskRecord) -> bool:
         return True
 
+    def hold(self, record: TaskRecord) -> None:
+        return None
+
     def opens_in(self) -> float | None:
         return None
 
@@ -99,6 +105,9 @@ class ClosingGate:
 
     def reserve(self, record: TaskRecord) -> bool:
         return self.is_wide_open
+
+    def hold(self, record: TaskRecord) -> None:
+        return None
 
     def opens_in(self) -> float | None:
         seconds = self._closed_until - self._clock.monotonic()

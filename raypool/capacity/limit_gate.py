@@ -162,6 +162,15 @@ class LimitGate:
         record.reserved = Held(is_probe=is_probe, size=size, cost=cost, ticket=ticket)
         return True
 
+    def hold(self, record: TaskRecord) -> None:
+        """Set aside of the budget what an exchange may cost that an earlier dispatcher has sent."""
+        if not self._book.is_limiting:
+            return
+        size = self._estimates.size(record.task, self._conversation(record))
+        cost = self._most(size)
+        self._book.set_aside(cost)
+        record.reserved = Held(size=size, cost=cost, ticket=None)
+
     def most(self, task: AcceptedTask) -> Cost:
         """What an exchange of a task may cost at most."""
         return self.tariff.most(self._estimates.most(self._estimates.size(task, task.session)))

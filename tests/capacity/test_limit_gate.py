@@ -189,6 +189,30 @@ def test_turn_that_was_sent_before_there_was_a_budget_counts() -> None:
     assert desk.spent == (70, 0)
 
 
+def test_turn_that_an_earlier_dispatcher_has_sent_is_set_aside_whatever_is_left() -> None:
+    desk = Desk(Budget(tokens=150))
+    first, second = desk.task(), desk.task()
+    desk.gate.hold(first)
+    desk.gate.hold(second)
+    _, set_aside = desk.spent
+    assert set_aside > 150
+
+    assert not desk.gate.reserve(desk.task())
+    desk.settle(first, answered(Usage(20, 5)))
+    desk.settle(second, None)
+
+    assert desk.spent == (25 + set_aside // 2, 0)
+
+
+def test_nothing_is_set_aside_for_a_turn_of_an_earlier_dispatcher_without_a_budget() -> None:
+    desk = Desk()
+    record = desk.task()
+
+    desk.gate.hold(record)
+
+    assert record.reserved is None
+
+
 def test_spent_budget_lets_nothing_go_says_why_and_is_not_a_matter_of_time() -> None:
     desk = Desk(Budget(tokens=150))
     desk.settle(desk.sent(), answered(Usage(60, 60)))
