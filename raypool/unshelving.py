@@ -45,14 +45,17 @@ class Unshelving:
         self._intake = intake
         self._sender = sender
         self._again_seconds = again_seconds
-        self._shelves.on_low = self._begin_to_read
 
     async def start(self) -> None:
         """Take in what is bound, all of it, then the first page of each lane.
 
+        No page is read before: it would have what workers run for an earlier dispatcher, whose
+        tasks are to be taken over by then.
+
         Raises:
             LedgerError: it cannot be read.
         """
+        self._shelves.on_low = self._begin_to_read
         last = 0
         while bound := await self._bound_after(last):
             self._sender.record(await self._intake.resume(bound))

@@ -13,7 +13,7 @@ from raypool.records import AcceptedTask
 from raypool.settling import Decided
 from raypool.task_record import TaskRecord
 from raypool.telemetry import TelemetryEvent
-from tests.house import House
+from tests.house import PATIENCE, House
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
 
@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
 @pytest_asyncio.fixture
 async def house() -> AsyncIterator[House]:
     house = House()
+    await house.resume()
     yield house
     await house.die()
     await house.ledger.close()
@@ -350,6 +351,7 @@ async def test_shelf_that_is_read_as_another_one_is_taken_in_is_read_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     house = House()
+    await house.resume()
     hold(house)
     await house.submit("mine", *(ask(n, tenant="one") for n in range(1, 5)), ask(5, tenant="two"))
     successor = await house.restart()
@@ -361,5 +363,25 @@ async def test_shelf_that_is_read_as_another_one_is_taken_in_is_read_once(
 
     assert sorted(successor.sent()) == [1, 2, 3, 4, 5]
     assert caplog.messages == []
+    await successor.die()
+    await successor.ledger.close()
+
+
+async def test_no_page_is_read_before_all_that_workers_run_is_taken_over() -> None:
+    house = House()
+    await house.resume()
+    hold(house)
+    await house.submit("mine", *asks(1, 2))
+    successor = await house.restart()
+    first, second = successor.workers
+    await successor.intake.take_over(first, [HeldTask(1, "task-1", 1)], [])
+
+    decided = successor.scheduler.settle(first, Outcome(1, Answer("42", 1.0)))
+    assert isinstance(decided, Decided)
+    successor.sender.settled([decided])
+    await successor.sender.settle_all(PATIENCE)
+    taken, dropped = await successor.intake.take_over(second, [HeldTask(2, "task-2", 1)], [])
+
+    assert (taken, dropped) == ([2], [])
     await successor.die()
     await successor.ledger.close()

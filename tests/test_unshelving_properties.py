@@ -78,6 +78,7 @@ class Story:
         self.waits: set[asyncio.Task[None]] = set()
 
     async def play(self, steps: list[Step]) -> None:
+        await self.house.resume()
         for client in CLIENTS:
             self.house.desks.of(client)
         for step in steps:
