@@ -648,6 +648,8 @@ async def test_nothing_is_sent_to_a_worker_that_has_died_before_the_ledger_knew(
 
     assert floor.a.envelopes == []
     assert floor.b.envelopes == [[1]]
+    assert floor.recorder.deaths == []
+    assert floor.recorder.maybe_billed == 0
 
 
 async def test_task_that_is_returned_unbegun_is_taken_back_in_the_ledger() -> None:
