@@ -116,7 +116,7 @@ class Assembly:
         self._clock = clock
         self._governors = GovernorLinks(clock, on_lease)
         self._desks = Desks(clock)
-        self._fingerprints = Fingerprints()
+        self._fingerprints = Fingerprints(config.by_role)
         self._broadcast = Broadcast(clock, config.name)
         self.links: dict[str, WorkerLink] = {}
 

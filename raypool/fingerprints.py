@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -44,12 +44,16 @@ class Fingerprints:
     any role may answer, those of all. What a role's first worker tells is the role's model; until
     then there is none.
 
+    Args:
+        roles: those that the pool has, also without workers.
+
     Attributes:
         on_change: called when a role's model has become known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, roles: Iterable[str] = ()) -> None:
         self.on_change: Callable[[], None] | None = None
+        self._unknown = set(roles)
         self._models: dict[str, str] = {}
         self._of_any: str | None = None
 
@@ -58,7 +62,9 @@ class Fingerprints:
         if role in self._models:
             return
         self._models[role] = model
-        self._of_any = ", ".join(sorted(set(self._models.values())))
+        self._unknown.discard(role)
+        if not self._unknown:
+            self._of_any = ", ".join(sorted(set(self._models.values())))
         if self.on_change is not None:
             self.on_change()
 

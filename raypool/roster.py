@@ -40,6 +40,8 @@ class WorkerRecord:
         gate: what says whether it may be sent a task now.
         line: tasks given to it that wait in the dispatcher.
         held: tasks sent to it and not ended, by number, in the order in which they were sent.
+        unsent: the numbers of those of them that its process cannot have begun: the ledger is to
+            know of them first.
         waiting: its tasks that wait for another attempt or their session's turn, by number.
         notices: what it was notified of and has not dealt with, by number, in order.
         places: where it is among those whose loads are compared.
@@ -62,6 +64,7 @@ class WorkerRecord:
         self.gate: Gate = gate or OpenGate()
         self.line = Line()
         self.held: dict[int, TaskRecord] = {}
+        self.unsent: set[int] = set()
         self.waiting: dict[int, TaskRecord] = {}
         self.notices: dict[int, NoticeRecord] = {}
         self.places: list[tuple[Loads, int]] = []

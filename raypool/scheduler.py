@@ -313,12 +313,13 @@ class Scheduler:
         """Have what `worker` had run again; what its workers have died of too often fails."""
         worker.is_healthy = False
         worker.is_coming_back = is_coming_back
-        numbers, let_go = list(worker.held), self._settling.let_go
-        held = [record for number in numbers if (record := let_go(worker, number))]
+        running = [number for number in worker.held if number not in worker.unsent]
+        running = running[: worker.concurrency]
+        held = self._let_all_go(worker)
         self.roster.sort()
         decided = [
-            self._settling.died(worker.name, record, why, was_running=place < worker.concurrency)
-            for place, record in enumerate(held)
+            self._settling.died(worker, record, why, was_running=record.number in running)
+            for record in held
         ]
         unplaced = self._places.redistribute([worker])
         return [*(one for one in decided if one), *self._settling.decide_all(unplaced)]
@@ -392,6 +393,17 @@ class Scheduler:
             or any(one <= number for one in standing_by)
             or self.shelves.has_up_to(number)
         )
+
+    def _let_all_go(self, worker: WorkerRecord) -> list[TaskRecord]:
+        """What a dead worker held; nobody knows what it has taken of that, but for the unsent."""
+        held: list[TaskRecord] = []
+        for number in list(worker.held):
+            is_unsent = number in worker.unsent
+            returned = Outcome(number, is_returned=True) if is_unsent else None
+            record = self._settling.let_go(worker, number, returned)
+            if record is not None:
+                held.append(record)
+        return held
 
     def _note_deaths(self, record: TaskRecord) -> None:
         """Have a task that workers have died with, in an earlier run, go apart here too."""

@@ -252,7 +252,11 @@ class Sender:
     async def _send(self, worker: WorkerRecord, records: list[TaskRecord]) -> None:
         link = self._links[worker.name]
         assignments = [record.assignment() for record in records]
-        if await self._may_begin(worker, link, [one.number for one in assignments]):
+        numbers = [one.number for one in assignments]
+        worker.unsent.update(numbers)
+        may_begin = await self._may_begin(worker, link, numbers)
+        worker.unsent.difference_update(numbers)
+        if may_begin:
             await self._hear_out(worker, link, link.send(assignments))
 
     async def _may_begin(self, worker: WorkerRecord, link: WorkerLink, numbers: list[int]) -> bool:
@@ -436,6 +440,7 @@ class Sender:
                 dropped.number,
                 worker.name,
             )
+        begun = sum(one.number not in worker.unsent for one, _ in held)
         is_coming_back = self._may_come_back(worker)
         decided = self._scheduler.worker_died(worker, str(error), is_coming_back=is_coming_back)
         self._broadcast.emit(
@@ -446,7 +451,7 @@ class Sender:
             held=len(held),
         )
         deaths = [one.deaths[-1] for one, earlier in held if len(one.deaths) > earlier]
-        self._recorder.cut_short(min(len(held), worker.concurrency))
+        self._recorder.cut_short(min(begun, worker.concurrency))
         if held:
             sent = {one.number: self._heir(one) for one, _ in held if one.original is None}
             self.begin(self._recorder.note(Progress(sent=sent, deaths=deaths)))

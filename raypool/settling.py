@@ -111,18 +111,20 @@ class Settling:
         return Decided(record, self.end(record, "cancelled"))
 
     def died(
-        self, worker: str, record: TaskRecord, why: str, *, was_running: bool
+        self, worker: WorkerRecord, record: TaskRecord, why: str, *, was_running: bool
     ) -> Decided | None:
-        """What the death of the worker that held a task means for it."""
+        """What the death of the worker that held a task means for it; nothing if it was unsent."""
         if record.has_ended:
             return None
         if record.original is not None:
             self._copies.drop(record)
             return None
-        survives = self._retries.survives(record.tries, was_running=was_running)
-        now = int(self._clock.time() * 1000)
-        record.deaths += (Death(record.number, worker, now, why),)
-        self._outlived.add(record.number)
+        survives = True
+        if record.number not in worker.unsent:
+            survives = self._retries.survives(record.tries, was_running=was_running)
+            now = int(self._clock.time() * 1000)
+            record.deaths += (Death(record.number, worker.name, now, why),)
+            self._outlived.add(record.number)
         if record.is_cancelled:
             return Decided(record, self.end(record, "cancelled"))
         if not survives:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -20,8 +21,8 @@ def asked(prompt: Any = "why?", **options: Any) -> Submission:
     return Submission(1, "a", prompt, **options)
 
 
-def of_models(**models: str) -> Fingerprints:
-    fingerprints = Fingerprints()
+def of_models(*, roles: Sequence[str] = (), **models: str) -> Fingerprints:
+    fingerprints = Fingerprints(roles)
     for role, model in models.items():
         fingerprints.know(role, model)
     return fingerprints
@@ -113,3 +114,16 @@ def test_what_differs_is_named(fingerprints: Fingerprints) -> None:
     assert fingerprints.differences(task, question, has_ended=True) == ["prompt", "session"]
     assert fingerprints.differences(of_other_model, asked(), has_ended=True) == ["model"]
     assert fingerprints.differences(of_other_model, asked(), has_ended=False) == []
+
+
+def test_question_to_any_role_stays_the_same_as_a_role_gets_its_first_worker() -> None:
+    question = asked()
+    before = of_models(chemist="a-model", roles=["chemist", "poet"])
+    ended_before = AcceptedTask(1, "a", "why?", fingerprint=before.of(question))
+    after = of_models(chemist="a-model", poet="another", roles=["chemist", "poet"])
+    ended_after = AcceptedTask(1, "a", "why?", fingerprint=after.of(question))
+
+    assert before.of(question) == b""
+    assert before.differences(ended_after, question, has_ended=True) == []
+    assert after.differences(ended_before, question, has_ended=True) == []
+    assert before.of(asked(role="chemist")) == after.of(asked(role="chemist")) != b""

@@ -50,6 +50,18 @@ def test_task_that_is_taken_over_takes_its_room_at_the_gate() -> None:
     assert stage.send() == {"crew-1": [2]}
 
 
+def test_what_a_dead_worker_was_not_sent_has_taken_nothing() -> None:
+    stage, gate = narrow(room=2, concurrency=2)
+    begun, unsent = stage.accept(1, 3, worker="crew-1")
+    stage.send()
+    stage.a.unsent.add(3)
+
+    stage.scheduler.worker_died(stage.a, "killed", is_coming_back=True)
+
+    assert gate.settled == [(1, None), (3, Outcome(3, is_returned=True))]
+    assert (len(begun.deaths), len(unsent.deaths)) == (1, 0)
+
+
 def test_worker_at_a_gate_is_sent_no_more_than_it_runs_at_once() -> None:
     stage, _ = narrow(room=9, concurrency=2)
     stage.accept(*range(1, 12))
