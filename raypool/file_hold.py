@@ -12,6 +12,10 @@ from typing import ClassVar
 from raypool.errors import LedgerError
 
 
+class InUse(LedgerError):
+    """Another pool has the file."""
+
+
 class FileHold:
     """The sole use of a file, made when it is missing, until `release` or the process's end.
 
@@ -21,7 +25,8 @@ class FileHold:
     a file that this process holds already is refused before it is opened.
 
     Raises:
-        LedgerError: another pool has the file, or it is not a regular file.
+        InUse: another pool has the file.
+        LedgerError: it is not a regular file.
         OSError: the file cannot be opened.
     """
 
@@ -65,8 +70,8 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _in_use(path: Path) -> LedgerError:
-    return LedgerError(
+def _in_use(path: Path) -> InUse:
+    return InUse(
         f"the ledger {str(path)!r} is in use by another pool: connect to that pool, stop it, "
         "or give another path"
     )

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from raypool.config import PoolConfig
 from raypool.errors import LedgerError
+from raypool.file_hold import InUse
 from raypool.ledger import Ledger
 from raypool.postgres_place import PostgresPlace, is_postgres
 from raypool.sqlite_ledger import SqliteLedger
@@ -16,6 +19,11 @@ if TYPE_CHECKING:
 
 RETURN_SECONDS = 60.0
 """How long a dispatcher that comes back waits for a server that is away."""
+
+GOING_SECONDS = 10.0
+"""How long a pool whose program is gone may still have its name and its ledger."""
+
+AGAIN_SECONDS = 0.2
 
 
 class FoundLedger(NamedTuple):
@@ -59,7 +67,7 @@ def open_ledger(config: PoolConfig, *, goes_on: bool) -> Ledger:
         patience = RETURN_SECONDS if goes_on else 0.0
         return _postgres_ledger()(config.postgres, patience=patience)
     path = config.ledger or config.temporary_ledger
-    return SqliteLedger(path, temporary=config.ledger is None)
+    return _open_file(path, temporary=config.ledger is None)
 
 
 def open_found(found: FoundLedger) -> Ledger:
@@ -70,7 +78,18 @@ def open_found(found: FoundLedger) -> Ledger:
     """
     if found.postgres is not None:
         return _postgres_ledger()(found.postgres)
-    return SqliteLedger(found.shown)
+    return _open_file(found.shown)
+
+
+def _open_file(path: str | None, *, temporary: bool = False) -> SqliteLedger:
+    """The ledger in a file, once a pool that is about to end has let go of it."""
+    until_let_go = Retrying(
+        retry=retry_if_exception_type(InUse),
+        wait=wait_fixed(AGAIN_SECONDS),
+        stop=stop_after_delay(GOING_SECONDS),
+        reraise=True,
+    )
+    return until_let_go(SqliteLedger, path, temporary=temporary)
 
 
 def _find_postgres(url: str) -> FoundLedger:

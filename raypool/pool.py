@@ -125,7 +125,8 @@ class Pool(Racing):
             max_pending: how many tasks a client may have unfinished before `submit` waits.
             ledger: what keeps tasks and results beyond the pool's life: a file, relative to
                 the current directory, or a PostgreSQL database, as
-                `postgresql://USER@HOST/DATABASE?schema=NAME`. `None`: a temporary file.
+                `postgresql://USER@HOST/DATABASE?schema=NAME`. `None`: a temporary file. A file
+                that another pool has is waited for, 10 seconds.
             name: the pool's name; `None` means the ledger's, or a new one.
             namespace: the Ray namespace of the pool's actors.
             detached: the pool outlives this process, until somebody stops it.

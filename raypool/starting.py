@@ -9,13 +9,14 @@ from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from raypool.config import PoolConfig, check_resources
 from raypool.connection import connect
 from raypool.dispatcher import Dispatcher
 from raypool.errors import LedgerError, PoolStartError, RaypoolError
 from raypool.interruption import notice_sigterm
-from raypool.ledgers import FoundLedger, find_ledger
+from raypool.ledgers import AGAIN_SECONDS, GOING_SECONDS, FoundLedger, find_ledger
 from raypool.messages import PoolInfo
 from raypool.names import dispatcher_name
 from raypool.payload import pack_handler
@@ -67,7 +68,7 @@ def start_dispatcher(
     notice_sigterm()
     config = _with_ledger(config)
     try:
-        dispatcher = _create(config, payloads, handler)
+        dispatcher = _create_once_gone(config, payloads, handler)
     except BaseException:
         _discard_ledger(config)
         raise
@@ -95,6 +96,21 @@ def ask_info(dispatcher: Any, name: str) -> PoolInfo:
     return info
 
 
+class _NameTaken(PoolStartError):
+    """A pool of that name runs, or is about to end."""
+
+
+def _create_once_gone(config: PoolConfig, payloads: dict[str, bytes], handler: bytes | None) -> Any:
+    """The dispatcher, once that of an earlier program on the same ledger has ended."""
+    until_gone = Retrying(
+        retry=retry_if_exception_type(_NameTaken),
+        wait=wait_fixed(AGAIN_SECONDS),
+        stop=stop_after_delay(0.0 if config.ledger is None else GOING_SECONDS),
+        reraise=True,
+    )
+    return until_gone(_create, config, payloads, handler)
+
+
 def _create(config: PoolConfig, payloads: dict[str, bytes], handler: bytes | None) -> Any:
     """On this node, where the ledger's file is; one in PostgreSQL lets it come back on others."""
     may_move = config.postgres is not None
@@ -112,7 +128,7 @@ def _create(config: PoolConfig, payloads: dict[str, bytes], handler: bytes | Non
             scheduling_strategy=here,
         ).remote(config, *in_pieces(payloads, handler))
     except (ValueError, ray.exceptions.ActorAlreadyExistsError):
-        raise PoolStartError(
+        raise _NameTaken(
             f"a pool named {config.name!r} runs already in namespace {config.namespace!r}; "
             f"Pool.connect({config.name!r}) attaches to it, or give this one another name"
         ) from None
