@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 
 from raypool import Agent, AgentStart, Pool, Response, RetryPolicy, WorkerDied
 from raypool.agent import Turn
@@ -156,3 +158,30 @@ def test_pool_whose_worker_cannot_be_replaced_says_so_instead_of_hanging(
     assert [worker.state for worker in pool.status().workers] == ["dead"]
     with pytest.raises(WorkerDied, match="every worker of the pool has died"):
         pool.submit("hello").result(timeout=30)
+
+
+class Occupant:
+    """An actor that takes all the room of the tests' Ray."""
+
+    def is_in(self) -> bool:
+        return True
+
+
+def test_pool_without_room_for_a_new_process_says_so_instead_of_hanging(
+    start_pool: StartPool, tmp_path: Path
+) -> None:
+    pool = start_pool(
+        1,
+        backend=ScriptedBackend(answer),
+        worker_resources={"num_cpus": 4},
+        start_timeout=12.0,
+    )
+    actor_class: Any = ray.remote(num_cpus=4)(Occupant)
+    occupant = actor_class.remote()
+    is_in = occupant.is_in.remote()
+
+    with pytest.raises(WorkerDied, match="every worker of the pool has died"):
+        pool.submit(f"die once {tmp_path / 'died'}").result(timeout=110)
+
+    assert ray.get(is_in)
+    ray.kill(occupant)
