@@ -114,7 +114,16 @@ def wait_until(pool: Pool, holds: Callable[[PoolStatus], bool]) -> PoolStatus:
 
 
 def is_blocked(status: PoolStatus) -> bool:
-    return status.blocked is not None and status.running == 0
+    """Nothing is sent, nothing runs, and nothing is on its way to a worker."""
+    is_under_way = status.budget is not None and status.budget.reserved_tokens > 0
+    return status.blocked is not None and status.running == 0 and not is_under_way
+
+
+def is_blocked_and_recorded(status: PoolStatus) -> bool:
+    """So it is, and what the budget has spent is in the endings of tasks."""
+    recorded = status.input_tokens + status.output_tokens
+    is_recorded = status.budget is not None and status.budget.spent_tokens == recorded
+    return is_blocked(status) and is_recorded
 
 
 def done_of(futures: list[TaskFuture], *, at_least: int) -> int:
@@ -137,7 +146,7 @@ def test_spent_budget_stops_sending_keeps_the_queue_and_goes_on_when_it_is_raise
     pool.set_budget(Budget(tokens=spent_tokens(pool) + 1_000))
 
     futures = pool.submit_many([f"question {n}" for n in range(200)])
-    status = wait_until(pool, is_blocked)
+    status = wait_until(pool, is_blocked_and_recorded)
 
     spent = provider.tokens - before
     assert 900 <= spent <= 1_000
@@ -166,7 +175,7 @@ def test_budget_in_usd_is_kept_by_the_users_prices(pool: Pool, provider: Provide
     pool.set_budget(Budget(usd=pool.status().cost_usd + 2.0))
 
     pool.submit_many([f"question {n}" for n in range(60)])
-    status = wait_until(pool, is_blocked)
+    status = wait_until(pool, is_blocked_and_recorded)
 
     assert 1.5 <= provider.usd - before <= 2.0
     assert status.budget is not None
