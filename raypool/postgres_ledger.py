@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, LiteralString
 
+from raypool import ledger_rows
 from raypool import postgres_rows as rows
-from raypool import sqlite_rows
 from raypool.lane import Lane
 from raypool.ledger import (
     NO_EXTRA,
@@ -20,6 +20,7 @@ from raypool.ledger import (
     SentTask,
     Totals,
 )
+from raypool.ledger_rows import LoadedRow
 from raypool.postgres_connection import Connection
 from raypool.postgres_place import PostgresPlace
 from raypool.postgres_session import Counts, PostgresSession, Written
@@ -34,11 +35,6 @@ from raypool.postgres_writes import (
 from raypool.records import AcceptedTask, Death, Ending
 from raypool.setbacks import Setback
 from raypool.unicode import unicode_text
-from raypool.usage import Usage
-
-_FIRST_ROWS = 16
-_PAGE_CHARACTERS = 16_000_000
-_EXTRA_COLUMNS = len(sqlite_rows.ExtraRow._fields)
 
 
 class PostgresLedger(Ledger):
@@ -86,7 +82,8 @@ class PostgresLedger(Ledger):
     def unfinished(self, after: int, limit: int) -> list[AcceptedTask]:
         return self._session.read(
             lambda reader: [
-                rows.accepted_task(row) for row in _page(reader, rows.LOAD_UNFINISHED, after, limit)
+                ledger_rows.accepted_task(row.task)
+                for row in _page(reader, rows.LOAD_UNFINISHED, after, limit)
             ]
         )
 
@@ -95,7 +92,8 @@ class PostgresLedger(Ledger):
         names = () if lane is None else (rows.lane_name(lane),)
         return self._session.read(
             lambda reader: [
-                rows.accepted_task(row) for row in _page(reader, query, after, limit, *names)
+                ledger_rows.accepted_task(row.task)
+                for row in _page(reader, query, after, limit, *names)
             ]
         )
 
@@ -107,26 +105,13 @@ class PostgresLedger(Ledger):
     def ended(self, after: int, limit: int) -> list[EndedTask]:
         return self._session.read(
             lambda reader: [
-                rows.ended_task(row) for row in _page(reader, rows.LOAD_ENDED, after, limit)
+                ledger_rows.ended_task(row) for row in _page(reader, rows.LOAD_ENDED, after, limit)
             ]
         )
 
     def totals(self) -> Totals:
         sums = self._session.read(lambda reader: only_row(reader, rows.READ_TOTALS))
-        unfinished, completed, failed, cancelled, *rest = sums[:-_EXTRA_COLUMNS]
-        *tokens, cost_usd, unpriced, last_number = rest
-        extra = sqlite_rows.extra_of(sqlite_rows.ExtraRow(*sums[-_EXTRA_COLUMNS:]))
-        return Totals(
-            unfinished=unfinished,
-            completed=completed,
-            failed=failed,
-            cancelled=cancelled,
-            usage=Usage(*tokens) + extra.usage,
-            cost_usd=cost_usd + extra.usage_usd,
-            unpriced=unpriced,
-            last_number=last_number,
-            extra=extra,
-        )
+        return ledger_rows.totals_of(sums)
 
     def requeue_failed(self) -> int:
         requeued: int = self._session.write(requeue_failed)
@@ -214,17 +199,10 @@ def _sent(reader: Connection) -> list[SentTask]:
 
 def _page(
     reader: Connection, query: LiteralString, after: int, limit: int, *names: str
-) -> list[tuple[Any, ...]]:
-    """At most `limit` rows and about `_PAGE_CHARACTERS`, read in steps that double."""
-    page: list[tuple[Any, ...]] = []
-    characters = 0
-    while len(page) < limit and characters < _PAGE_CHARACTERS:
-        step = min(max(_FIRST_ROWS, len(page)), limit - len(page))
+) -> list[LoadedRow]:
+    def load(after: int, step: int) -> tuple[list[LoadedRow], int]:
         loaded = reader.execute(query, (*names, after, step)).fetchall()
-        if not loaded:
-            break
-        page += loaded
-        characters += sum(len(value) for row in loaded for value in row if isinstance(value, str))
-        position, number, *_ = loaded[-1]
-        after = number if position is None else position
-    return page
+        length = sum(len(value) for row in loaded for value in row if isinstance(value, str))
+        return list(map(rows.loaded_row, loaded)), length
+
+    return ledger_rows.read_page(load, after, limit)

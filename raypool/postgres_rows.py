@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
-from raypool import sqlite_rows as rows
+from raypool import ledger_rows as rows
 from raypool.lane import Lane
-from raypool.ledger import EndedTask, KnownTask
+from raypool.ledger import KnownTask
+from raypool.ledger_rows import EndingRow, ExtraRow, LoadedRow, TaskRow
 from raypool.records import AcceptedTask, Death, Ending
 from raypool.setbacks import Setback
-from raypool.sqlite_rows import EndingRow, ExtraRow, LoadedRow, TaskRow
 
 _NUL = "\0"
 _DLE = "\x10"
@@ -253,16 +253,6 @@ def loaded_row(row: Sequence[Any]) -> LoadedRow:
 def known_task(row: Sequence[Any]) -> KnownTask:
     """The task in a loaded row, with its ending if it has one."""
     return rows.known_task(loaded_row(row))
-
-
-def ended_task(row: Sequence[Any]) -> EndedTask:
-    """The task with an ending in a loaded row."""
-    return rows.ended_task(loaded_row(row))
-
-
-def accepted_task(row: Sequence[Any]) -> AcceptedTask:
-    """The task in a loaded row."""
-    return rows.accepted_task(loaded_row(row).task)
 
 
 def lane_name(lane: Lane) -> str:

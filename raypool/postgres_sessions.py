@@ -8,9 +8,9 @@ from typing import Any, LiteralString
 import msgspec
 
 from raypool import postgres_rows as rows
+from raypool.ledger_rows import payload
 from raypool.postgres_connection import Connection
 from raypool.records import Ending
-from raypool.sqlite_rows import payload
 from raypool.unicode import unicode_text
 
 _decode_messages = msgspec.json.Decoder(list[dict[str, Any]]).decode

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from psycopg import errors
 
+from raypool import ledger_rows
 from raypool import postgres_rows as rows
-from raypool import sqlite_rows
 from raypool.lane import lane_of
 from raypool.ledger import NO_EXTRA, Extra, KnownTask, Progress
 from raypool.postgres_connection import Connection
@@ -41,7 +41,7 @@ def write(
     if snapshots:
         _keep_snapshots(writer, snapshots)
     if extra != NO_EXTRA:
-        writer.execute(rows.ADD_EXTRA, sqlite_rows.extra_row(extra))
+        writer.execute(rows.ADD_EXTRA, ledger_rows.extra_row(extra))
     return Written(
         load_by_number(writer, left_out),
         counts._replace(
@@ -63,7 +63,7 @@ def _undo(
     writer.execute(rows.FORGET_SENT, (new,))
     writer.execute(rows.FORGET_LAST_DEATHS, (len(progress.deaths),))
     if extra != NO_EXTRA:
-        writer.execute(rows.ADD_EXTRA, [-value for value in sqlite_rows.extra_row(extra)])
+        writer.execute(rows.ADD_EXTRA, [-value for value in ledger_rows.extra_row(extra)])
     return Written(None, counts._replace(unfinished=counts.unfinished - forgotten))
 
 
@@ -73,14 +73,7 @@ def _accept(writer: Connection, tasks: Sequence[AcceptedTask]) -> tuple[dict[int
     Returns the numbers of the others, with those stored under their ids; and the new numbers.
     """
     stored = find_numbers(writer, [task.id for task in tasks])
-    new: list[AcceptedTask] = []
-    left_out: dict[int, int] = {}
-    for task in tasks:
-        if task.id in stored:
-            left_out[task.number] = stored[task.id]
-        else:
-            stored[task.id] = task.number
-            new.append(task)
+    new, left_out = ledger_rows.new_tasks(tasks, stored)
     numbers = [task.number for task in new]
     copy_in(writer, rows.COPY_TASKS, map(rows.task_row, new))
     lanes = _lanes_of(writer, new)
@@ -109,7 +102,7 @@ def _keep_progress(writer: Connection, progress: Progress) -> None:
         writer.execute(rows.FORGET_SENT, ([one for one in progress.sent if one not in sent],))
     if progress.deaths:
         _refuse_strangers(writer, {death.number for death in progress.deaths})
-        deaths = (rows.kept_row(sqlite_rows.death_row(one)) for one in progress.deaths)
+        deaths = (rows.kept_row(ledger_rows.death_row(one)) for one in progress.deaths)
         copy_in(writer, rows.COPY_DEATHS, deaths)
 
 

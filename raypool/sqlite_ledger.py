@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from raypool import ledger_rows, sqlite_sessions
 from raypool import sqlite_rows as rows
-from raypool import sqlite_sessions
 from raypool.lane import Lane
 from raypool.ledger import (
     NO_EXTRA,
@@ -27,17 +27,14 @@ from raypool.ledger import (
     SentTask,
     Totals,
 )
+from raypool.ledger_rows import LoadedRow
 from raypool.records import AcceptedTask, Death, Ending
 from raypool.setbacks import Setback
 from raypool.sqlite_file import SqliteFile, ledger_errors, open_beside
 from raypool.sqlite_statements import change, in_pieces, insert, only_value, row_of, value_or_none
 from raypool.unicode import unicode_text
-from raypool.usage import Usage
 
 _FRESH_DIRECTORY_PREFIX = "raypool-"
-_FIRST_ROWS = 16
-_EXTRA_COLUMNS = len(rows.ExtraRow._fields)
-_PAGE_CHARACTERS = 16_000_000
 
 K = TypeVar("K")
 
@@ -104,13 +101,15 @@ class SqliteLedger(Ledger):
             if progress.sent:
                 _note_sent(writer, progress.sent)
             if progress.deaths:
-                insert(writer, rows.ADD_DEATHS, [rows.death_row(one) for one in progress.deaths])
+                insert(
+                    writer, rows.ADD_DEATHS, [ledger_rows.death_row(one) for one in progress.deaths]
+                )
             if endings:
                 _record(writer, endings)
             if snapshots:
                 _keep_snapshots(writer, snapshots)
             if extra != NO_EXTRA:
-                writer.execute(rows.ADD_EXTRA, rows.extra_row(extra))
+                writer.execute(rows.ADD_EXTRA, ledger_rows.extra_row(extra))
             return _load_by_number(writer, left_out)
 
     def find(self, task_id: str) -> KnownTask | None:
@@ -124,14 +123,14 @@ class SqliteLedger(Ledger):
     def unfinished(self, after: int, limit: int) -> list[AcceptedTask]:
         with ledger_errors(self.path):
             page = self._page(rows.LOAD_UNFINISHED, after, limit)
-            return [rows.accepted_task(loaded.task) for loaded in page]
+            return [ledger_rows.accepted_task(loaded.task) for loaded in page]
 
     def unfinished_in(self, lane: Lane | None, after: int, limit: int) -> list[AcceptedTask]:
         names = {} if lane is None else lane._asdict()
         query = rows.LOAD_BOUND if lane is None else rows.LOAD_LANE
         with ledger_errors(self.path):
             page = self._page(query, after, limit, **names)
-            return [rows.accepted_task(loaded.task) for loaded in page]
+            return [ledger_rows.accepted_task(loaded.task) for loaded in page]
 
     def lanes(self) -> dict[Lane, int]:
         with ledger_errors(self.path):
@@ -140,7 +139,7 @@ class SqliteLedger(Ledger):
     def ended(self, after: int, limit: int) -> list[EndedTask]:
         with ledger_errors(self.path):
             page = self._page(rows.LOAD_ENDED, after, limit)
-            return [rows.ended_task(loaded) for loaded in page]
+            return [ledger_rows.ended_task(loaded) for loaded in page]
 
     def totals(self) -> Totals:
         with ledger_errors(self.path):
@@ -228,40 +227,18 @@ class SqliteLedger(Ledger):
             text: str | None = value_or_none(self._file.reader, query, (key,))
             return text
 
-    def _page(self, query: str, after: int, limit: int, **names: Any) -> list[rows.LoadedRow]:
-        """At most `limit` rows and about `_PAGE_CHARACTERS`, read in steps that double."""
-        page: list[rows.LoadedRow] = []
-        characters = 0
-        while len(page) < limit and characters < _PAGE_CHARACTERS:
-            step = min(max(_FIRST_ROWS, len(page)), limit - len(page))
+    def _page(self, query: str, after: int, limit: int, **names: Any) -> list[LoadedRow]:
+        def load(after: int, step: int) -> tuple[list[LoadedRow], int]:
             parameters = {"after": after, "limit": step, **names}
             text = only_value(self._file.reader, query, parameters)
-            loaded = rows.decode_loaded(text)
-            if not loaded:
-                break
-            page += loaded
-            characters += len(text)
-            after = loaded[-1].place
-        return page
+            return rows.decode_loaded(text), len(text)
+
+        return ledger_rows.read_page(load, after, limit)
 
 
 def read_totals(reader: sqlite3.Connection) -> Totals:
     """What a ledger holds, in sums."""
-    sums = reader.execute(rows.READ_TOTALS).fetchone()
-    unfinished, completed, failed, cancelled, *rest = sums[:-_EXTRA_COLUMNS]
-    *tokens, cost_usd, unpriced, last_number = rest
-    extra = rows.extra_of(rows.ExtraRow(*sums[-_EXTRA_COLUMNS:]))
-    return Totals(
-        unfinished=unfinished,
-        completed=completed,
-        failed=failed,
-        cancelled=cancelled,
-        usage=Usage(*tokens) + extra.usage,
-        cost_usd=cost_usd + extra.usage_usd,
-        unpriced=unpriced,
-        last_number=last_number,
-        extra=extra,
-    )
+    return ledger_rows.totals_of(reader.execute(rows.READ_TOTALS).fetchone())
 
 
 def read_setbacks(reader: sqlite3.Connection, span_ms: int) -> list[Setback]:
@@ -273,15 +250,8 @@ def read_setbacks(reader: sqlite3.Connection, span_ms: int) -> list[Setback]:
 def _accept(writer: sqlite3.Connection, tasks: Sequence[AcceptedTask]) -> dict[int, int]:
     """Insert the tasks with new ids; the others' numbers, with those stored under their ids."""
     stored = _find_numbers(writer, [task.id for task in tasks])
-    new: list[AcceptedTask] = []
-    left_out: dict[int, int] = {}
-    for task in tasks:
-        if task.id in stored:
-            left_out[task.number] = stored[task.id]
-        else:
-            stored[task.id] = task.number
-            new.append(task)
-    insert(writer, rows.INSERT_TASKS, [rows.task_row(task) for task in new])
+    new, left_out = ledger_rows.new_tasks(tasks, stored)
+    insert(writer, rows.INSERT_TASKS, [ledger_rows.task_row(task) for task in new])
     numbers = (_numbers_json(task.number for task in new),)
     writer.execute(rows.ADD_LANES, numbers)
     writer.execute(rows.ADD_UNFINISHED, numbers)
@@ -290,7 +260,7 @@ def _accept(writer: sqlite3.Connection, tasks: Sequence[AcceptedTask]) -> dict[i
 
 def _record(writer: sqlite3.Connection, endings: Sequence[Ending]) -> None:
     last_position = only_value(writer, rows.LAST_POSITION)
-    insert(writer, rows.INSERT_ENDINGS, [rows.ending_row(ending) for ending in endings])
+    insert(writer, rows.INSERT_ENDINGS, [ledger_rows.ending_row(ending) for ending in endings])
     numbers = _numbers_json(ending.number for ending in endings)
     writer.execute(rows.DROP_UNFINISHED, (numbers,))
     writer.execute(rows.FORGET_SENT, (numbers,))
@@ -324,7 +294,7 @@ def _load_by_number(connection: sqlite3.Connection, numbers: Mapping[K, int]) ->
     if not numbers:
         return {}
     text = only_value(connection, rows.LOAD, {"numbers": _numbers_json(set(numbers.values()))})
-    known = [rows.known_task(loaded) for loaded in rows.decode_loaded(text)]
+    known = [ledger_rows.known_task(loaded) for loaded in rows.decode_loaded(text)]
     by_number = {stored.task.number: stored for stored in known}
     return {key: by_number[number] for key, number in numbers.items()}
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from raypool.ledger_rows import payload
 from raypool.records import Conversation, Ending
-from raypool.sqlite_rows import payload
 from raypool.sqlite_statements import Insert, in_pieces, insert, only_value
 from raypool.unicode import unicode_text
 

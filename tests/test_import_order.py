@@ -30,7 +30,8 @@ LAYERS = [
     "records",
     "lane",
     "backends callbacks future ledger session_options",
-    "messages group_commit tally sqlite_rows postgres_connection",
+    "messages group_commit tally ledger_rows postgres_connection",
+    "sqlite_rows",
     # Decisions
     "postgres_rows postgres_hold",
     "postgres_session postgres_sessions",
