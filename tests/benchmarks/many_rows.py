@@ -26,6 +26,7 @@ from raypool.response import TaskResult
 from raypool.status import PoolStatus
 from raypool.task import Task
 from raypool.usage import Usage
+from tests.statuses import status_of
 
 LEFT = 100
 
@@ -57,19 +58,7 @@ class InstantPool:
             )
 
     def status(self) -> PoolStatus:
-        return PoolStatus(
-            name="instant",
-            queued=0,
-            running=0,
-            completed=0,
-            failed=0,
-            cancelled=0,
-            input_tokens=0,
-            output_tokens=0,
-            cost_usd=0.0,
-            unpriced=0,
-            workers=[],
-        )
+        return status_of()
 
     def stop(self, grace: float = 0.0) -> None:
         """Nothing runs."""

@@ -19,6 +19,7 @@ from raypool.sqlite_ledger import SqliteLedger
 from raypool.status import PoolStatus
 from raypool.task import Task
 from raypool.usage import Usage
+from tests.statuses import status_of
 
 Reply = Callable[[str], str | Exception]
 
@@ -52,18 +53,13 @@ class LedgerPool:
 
     def status(self) -> PoolStatus:
         totals = self._ledger.totals()
-        return PoolStatus(
-            name="w",
+        return status_of(
             queued=totals.unfinished,
-            running=0,
             completed=totals.completed,
             failed=totals.failed,
             cancelled=totals.cancelled,
-            input_tokens=0,
-            output_tokens=0,
             cost_usd=totals.cost_usd,
             unpriced=totals.unpriced,
-            workers=[],
         )
 
     def stop(self, grace: float = 0.0) -> None:

@@ -10,6 +10,7 @@ import pytest
 from raypool import Pool, PoolStatus, PoolStopped
 from raypool.cli.budget_watch import BudgetWatch
 from raypool.status import BudgetStatus
+from tests.statuses import status_of
 
 
 class Spending:
@@ -38,18 +39,13 @@ class Spending:
             reserved_tokens=0,
             is_spent=self._is_spent,
         )
-        return PoolStatus(
-            name="w",
+        return status_of(
             queued=3,
             running=self._running.pop(0),
             completed=1,
-            failed=0,
-            cancelled=0,
             input_tokens=2,
             output_tokens=3,
             cost_usd=0.99,
-            unpriced=0,
-            workers=[],
             budget=budget,
         )
 
