@@ -10,7 +10,9 @@ import psutil
 import pytest
 
 from raypool import Pool
+from raypool.backends import AnthropicBackend
 from raypool.testing import MessagesServer
+from tests.conftest import StartPool
 from tests.programs import (
     StartProgram,
     are_gone,
@@ -54,6 +56,19 @@ from raypool.backends import AnthropicBackend
 
 backend = AnthropicBackend(base_url=sys.argv[1], api_key="key")
 pool = Pool.start(1, backend=backend, name="stays", detached=True)
+futures = [pool.submit(f"question {number}", id=f"task-{number}") for number in range(12)]
+futures[1].result(timeout=60)
+print("started", flush=True)
+sys.stdin.readline()
+"""
+
+NAMED = """
+import sys
+from raypool import Pool
+from raypool.backends import AnthropicBackend
+
+backend = AnthropicBackend(base_url=sys.argv[1], api_key="key")
+pool = Pool.start(1, backend=backend, ledger=sys.argv[2])
 futures = [pool.submit(f"question {number}", id=f"task-{number}") for number in range(12)]
 futures[1].result(timeout=60)
 print("started", flush=True)
@@ -129,6 +144,23 @@ def test_detached_pool_goes_on_without_its_program_and_another_collects(
     assert len(files(tmp_path)) == 1
     pool.stop()
     assert files(tmp_path) == []
+
+
+def test_another_program_goes_on_with_the_ledger_of_one_that_was_killed_just_now(
+    start_program: StartProgram, start_pool: StartPool, tmp_path: Path, server: MessagesServer
+) -> None:
+    path = str(tmp_path / "run.db")
+    program = start_program(NAMED, server.url, path, address=ray_address())
+    program.await_line("started")
+    program.process.kill()
+    program.process.wait()
+
+    backend = AnthropicBackend(base_url=server.url, api_key="key")
+    pool = start_pool(1, backend=backend, ledger=path)
+    texts = [pool.future(f"task-{number}").result(timeout=60).text for number in range(12)]
+
+    assert texts == [f"question {number}" for number in range(12)]
+    assert pool.status().completed == 12
 
 
 def test_death_of_the_dispatcher_alone_removes_no_file(
