@@ -17,6 +17,19 @@ _FIRST_ROWS = 16
 _PAGE_CHARACTERS = 16_000_000
 
 
+FORGET_FAILED = "DELETE FROM endings WHERE state = 'failed'"
+KEEP_COST_OF_FAILED = """
+UPDATE extra SET
+    input_tokens = extra.input_tokens + failed.input_tokens,
+    output_tokens = extra.output_tokens + failed.output_tokens,
+    cache_read_tokens = extra.cache_read_tokens + failed.cache_read_tokens,
+    cache_write_tokens = extra.cache_write_tokens + failed.cache_write_tokens,
+    usage_usd = usage_usd + failed.cost_usd
+FROM (SELECT * FROM totals WHERE state = 'failed') AS failed
+"""
+"""Statements that every database understands."""
+
+
 class ExtraRow(NamedTuple):
     """The row of `extra`."""
 

@@ -160,15 +160,6 @@ FROM totals) AS ended
 
 ADD_EXTRA = f"UPDATE extra SET {', '.join(f'{one} = {one} + %s' for one in ExtraRow._fields)}"  # noqa: S608
 
-KEEP_COST_OF_FAILED = """
-UPDATE extra SET
-    input_tokens = extra.input_tokens + failed.input_tokens,
-    output_tokens = extra.output_tokens + failed.output_tokens,
-    cache_read_tokens = extra.cache_read_tokens + failed.cache_read_tokens,
-    cache_write_tokens = extra.cache_write_tokens + failed.cache_write_tokens,
-    usage_usd = usage_usd + failed.cost_usd
-FROM (SELECT * FROM totals WHERE state = 'failed') AS failed
-"""
 REQUEUE_FAILED = """
 INSERT INTO unfinished SELECT t.number, l.lane
 FROM endings JOIN tasks AS t USING (number)
@@ -177,7 +168,6 @@ LEFT JOIN lanes AS l ON l.priority = t.priority
     AND t.session IS NULL AND t.race IS NULL AND t.only_worker IS NULL
 WHERE state = 'failed'
 """
-FORGET_FAILED = "DELETE FROM endings WHERE state = 'failed'"
 FORGET_FAILED_TOTALS = """
 UPDATE totals SET
     endings = 0, input_tokens = 0, output_tokens = 0, cache_read_tokens = 0,

@@ -177,8 +177,8 @@ def requeue_failed(writer: Connection, counts: Counts) -> Written:
     """What `Ledger.requeue_failed` does, to be committed."""
     requeued = writer.execute(rows.REQUEUE_FAILED).rowcount
     writer.execute(rows.FORGET_DEATHS_OF_FAILED)
-    writer.execute(rows.FORGET_FAILED)
-    writer.execute(rows.KEEP_COST_OF_FAILED)
+    writer.execute(ledger_rows.FORGET_FAILED)
+    writer.execute(ledger_rows.KEEP_COST_OF_FAILED)
     writer.execute(rows.FORGET_FAILED_TOTALS)
     return Written(requeued, counts._replace(unfinished=counts.unfinished + requeued))
 

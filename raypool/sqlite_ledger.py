@@ -149,8 +149,8 @@ class SqliteLedger(Ledger):
         with self._transaction() as writer:
             requeued = writer.execute(rows.REQUEUE_FAILED).rowcount
             writer.execute(rows.FORGET_DEATHS_OF_FAILED)
-            writer.execute(rows.FORGET_FAILED)
-            writer.execute(rows.KEEP_COST_OF_FAILED)
+            writer.execute(ledger_rows.FORGET_FAILED)
+            writer.execute(ledger_rows.KEEP_COST_OF_FAILED)
             writer.execute(rows.FORGET_FAILED_TOTALS)
         return requeued
 

@@ -141,19 +141,9 @@ UPDATE extra SET
     maybe_billed = maybe_billed + ?
 """
 
-KEEP_COST_OF_FAILED = """
-UPDATE extra SET
-    input_tokens = extra.input_tokens + failed.input_tokens,
-    output_tokens = extra.output_tokens + failed.output_tokens,
-    cache_read_tokens = extra.cache_read_tokens + failed.cache_read_tokens,
-    cache_write_tokens = extra.cache_write_tokens + failed.cache_write_tokens,
-    usage_usd = usage_usd + failed.cost_usd
-FROM (SELECT * FROM totals WHERE state = 'failed') AS failed
-"""
 REQUEUE_FAILED = ADD_UNFINISHED.replace(
     "json_each(?)", "(SELECT number AS value FROM endings WHERE state = 'failed')"
 )
-FORGET_FAILED = "DELETE FROM endings WHERE state = 'failed'"
 FORGET_FAILED_TOTALS = "DELETE FROM totals WHERE state = 'failed'"
 
 FORGET_DEATHS_OF_FAILED = """
