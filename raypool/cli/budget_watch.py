@@ -61,7 +61,8 @@ class BudgetWatch:
             except RaypoolError:
                 return
             budget = status.budget
-            if budget is not None and budget.is_spent and not status.running:
+            is_under_way = status.running or (budget is not None and budget.reserved_usd)
+            if budget is not None and budget.is_spent and not is_under_way:
                 self.why = (
                     f"the budget is spent ({dollars(budget.spent_usd)} of "
                     f"{dollars(budget.usd or 0.0)}); --budget-usd raises it"

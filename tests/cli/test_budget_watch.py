@@ -20,11 +20,12 @@ class Spending:
         has_stopped: is set once somebody stops it.
     """
 
-    def __init__(self, *running: int, is_spent: bool = True) -> None:
+    def __init__(self, *running: int, is_spent: bool = True, reserved_usd: float = 0.0) -> None:
         self.has_stopped = threading.Event()
         self.was_asked = threading.Event()
         self._running = [*running]
         self._is_spent = is_spent
+        self._reserved_usd = reserved_usd
 
     def status(self) -> PoolStatus:
         if not self._running:
@@ -35,7 +36,7 @@ class Spending:
             tokens=None,
             spent_usd=0.99,
             spent_tokens=5,
-            reserved_usd=0.0,
+            reserved_usd=self._reserved_usd,
             reserved_tokens=0,
             is_spent=self._is_spent,
         )
@@ -70,9 +71,12 @@ def test_pool_is_stopped_once_the_budget_is_spent_and_nothing_runs(
     assert watching.why == "the budget is spent ($0.99 of $1.00); --budget-usd raises it"
 
 
-def test_pool_that_may_spend_more_goes_on() -> None:
-    pool = Spending(0, 0, is_spent=False)
-
+@pytest.mark.parametrize(
+    "pool",
+    [Spending(0, 0, is_spent=False), Spending(0, 0, reserved_usd=0.5)],
+    ids=["not spent", "a turn is on its way to its worker"],
+)
+def test_pool_that_may_spend_more_goes_on(pool: Spending) -> None:
     with watch(pool) as watching:
         assert pool.was_asked.wait(timeout=60)
 
